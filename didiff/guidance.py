@@ -1,0 +1,106 @@
+"""Guidance: denoisers made from denoisers. Each function returns (x, t) -> Prediction.
+
+So samplers know nothing of conditions, and whatever is built here works with all of them.
+One convention for omega throughout: 0 ignores the condition, 1 is the conditional model (Bayes),
+above 1 pushes further. Lesson: 11_classifier_free_guidance.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .process import NoiseLevel, Prediction, from_eps, from_x0
+
+
+def condition(denoiser, y):
+    """The conditional denoiser at y: an integer for all samples, (B,), or None for no condition."""
+
+    def conditioned(x: Tensor, t: NoiseLevel) -> Prediction:
+        labels = y if y is None else torch.as_tensor(y, device=x.device).expand(len(x))
+        return denoiser(x, t, labels)
+
+    return conditioned
+
+
+def extrapolate(start, end, omega):
+    """start + omega * (end - start), in x0 and eps alike: towards, and past, the denoiser `end`.
+
+    omega: a number, or a tensor that multiplies x. Raises ValueError if it is not finite.
+    """
+    _check_omega(omega)
+
+    def extrapolated(x: Tensor, t: NoiseLevel) -> Prediction:
+        return Prediction(
+            *(a + omega * (b - a) for a, b in zip(start(x, t), end(x, t), strict=True))
+        )
+
+    return extrapolated
+
+
+def classifier_free(denoiser, y, omega, negative=None):
+    """eps_guided = eps_uncond + omega * (eps_cond - eps_uncond), two calls of one denoiser.
+
+    y: an integer or (B,). negative: a label to move away from instead of "no label".
+    Raises ValueError if omega is NaN or infinite.
+    Source: Ho & Salimans 2022, eq. 6 with w = omega - 1; L22-12.
+    """
+    return extrapolate(condition(denoiser, negative), condition(denoiser, y), omega)
+
+
+def classifier(denoiser, log_prob: Callable[[Tensor, NoiseLevel], Tensor], omega):
+    """eps_guided = eps - omega * noise * grad_x log p(y | x_t).
+
+    log_prob: (x (B, *d), t) -> (B,), log p(y | x_t) of a classifier that knows noisy inputs; only
+    it is differentiated, never the denoiser. Equals `classifier_free` if both are exact.
+    Raises ValueError if omega is not finite, or where signal = 0 (no x0 follows from eps there).
+    Source: Dhariwal & Nichol 2021, alg. 2; L6-54.
+    """
+    _check_omega(omega)
+
+    def classified(x: Tensor, t: NoiseLevel) -> Prediction:
+        if (t.signal == 0).any():
+            raise ValueError(
+                "classifier guidance needs signal > 0: start the grid a little below 1"
+            )
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_prob(leaf, t).sum(), leaf)
+        return from_eps(x, t, denoiser(x, t).eps - omega * t.like(x).noise * gradient)
+
+    return classified
+
+
+def interval(plain, guided, low: float, high: float):
+    """`guided` while low <= clock <= high, `plain` elsewhere (clock 0 is data, 1 is noise).
+
+    Raises ValueError unless 0 <= low <= high <= 1. Source: Kynkäänniemi et al. 2024, eq. 5.
+    """
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"need 0 <= low <= high <= 1 on the clock, got {low} and {high}")
+    return lambda x, t: (guided if low <= t.clock <= high else plain)(x, t)
+
+
+def clip(denoiser, low: float = -1.0, high: float = 1.0):
+    """Clamp the predicted x0 to the range of the data, and recompute eps to match.
+
+    For data with bounds alone (images in [-1, 1]), not for latents or standardised data.
+    Raises ValueError unless low < high. Source: Ho et al. 2020, sec. 3.4; T-22.
+    """
+    if not low < high:
+        raise ValueError(f"need low < high, got {low} and {high}")
+    return lambda x, t: from_x0(x, t, denoiser(x, t).x0.clamp(low, high))
+
+
+def from_lecture_scale(w: float) -> float:
+    """omega of this library from the w of eps = (1 + w) eps_cond - w eps_uncond: omega = w + 1.
+
+    Raises ValueError if w is not finite. Source: L6-65, E-16.
+    """
+    _check_omega(w)
+    return w + 1
+
+
+def _check_omega(omega) -> None:
+    if not torch.as_tensor(omega).isfinite().all():
+        raise ValueError(f"omega = {omega} must be a finite number (0 to 10 is usual)")

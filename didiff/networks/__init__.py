@@ -1,0 +1,8 @@
+"""Networks: nn.Modules (x (B, *d), clock (B,) in [0, 1], y (B,) or None) -> like x.
+
+They know nothing of diffusion. Labels are 0..classes-1; -1, or y = None, means "no label".
+"""
+
+from .mlp import MLP
+
+__all__ = ["MLP"]
