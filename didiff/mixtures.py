@@ -63,7 +63,7 @@ class Mixture:
         return -self(x, t, y).eps / t.like(x).noise
 
     def class_log_prob(self, x: Tensor, t: NoiseLevel) -> Tensor:
-        """log p(y | xt = x) for y = 0..classes-1, a perfect noise-aware classifier. (B, classes)."""
+        """log p(y | xt = x) for y = 0..classes-1, a perfect classifier of noisy points. (B, C)."""
         joint = torch.cat([self._log_joint(*chunk) for chunk in self._chunks(x, t, None)])
         by_class = [joint[:, self.labels == c].logsumexp(1) for c in range(self.classes)]
         return torch.stack(by_class, 1).log_softmax(1)
@@ -115,7 +115,7 @@ class Mixture:
         """The batch in pieces (x (b, D), t, y), small enough for a table b x K."""
         if x.shape[1:] != self.means.shape[1:]:
             raise ValueError(
-                f"points of shape {tuple(x.shape[1:])} for a mixture in {tuple(self.means.shape[1:])}"
+                f"points {tuple(x.shape[1:])} for a mixture of points {tuple(self.means.shape[1:])}"
             )
         y, flat = self._check_labels(x, y), x.flatten(1)
         t = t.like(flat)
@@ -227,7 +227,7 @@ def bimodal() -> Mixture:
 
 
 def three_modes() -> Mixture:
-    """Bumps at (-1.5, 0), (1.5, 0), (0, 1.5) in the plane, std 0.3, labels 0 to 2. (Ledger: F-3M)"""
+    """Bumps in the plane at (-1.5, 0), (1.5, 0), (0, 1.5), std 0.3, three labels. (Ledger: F-3M)"""
     return Mixture(_points([[-1.5, 0.0], [1.5, 0.0], [0.0, 1.5]]), 0.3, labels=[0, 1, 2])
 
 
