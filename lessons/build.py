@@ -1,0 +1,144 @@
+"""Lessons are written in lessons/source/NN_slug.py and read in lessons/NN_slug.ipynb.
+
+    python -m lessons.build           every lesson: build, run, store
+    python -m lessons.build 07 11     these two
+
+It stands in lessons/, between what it reads and what it writes, and is no part of the library:
+whoever installs didiff needs none of it.
+
+The way is one-way, and there is no building without running: what is stored is always the output of
+the code above it. A rebuilt notebook equals the stored one cell for cell (`sources`), its cell ids
+depend on the cells' content alone, and nothing of the machine, the time or a live widget is kept.
+"""
+
+import hashlib
+import os
+import sys
+import time
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import nbclient
+import nbformat
+from nbformat import NotebookNode
+
+LESSONS = Path(__file__).parent
+SOURCES = LESSONS / "source"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+LIVE_WIDGET = "application/vnd.jupyter.widget-view+json"
+TIMEOUT = 300  # seconds for one cell
+
+INSTALL = """\
+import importlib.util
+
+if not importlib.util.find_spec("didiff"):
+    {remedy}"""
+FETCH = "%pip install --quiet git+{repository}"
+EXPLAIN = """\
+raise ModuleNotFoundError(
+        "didiff is not installed here: say `pip install -e .` in the folder of the course"
+    )"""
+
+
+def sources(*numbers: str) -> list[Path]:
+    """The lessons' sources in order, or those with these numbers ("07", "7" or "07_samplers")."""
+    found = {path.stem: path for path in sorted(SOURCES.glob("[0-9][0-9]_*.py"))}
+    wanted = [number.zfill(2) for number in numbers]
+    for number in wanted:
+        if not any(stem == number or stem[:2] == number for stem in found):
+            raise ValueError(f"no lesson {number!r} in {SOURCES}: there are {', '.join(found)}")
+    return [p for stem, p in found.items() if not wanted or stem in wanted or stem[:2] in wanted]
+
+
+def notebook_of(source: Path) -> Path:
+    """Where the notebook of a source is stored."""
+    return LESSONS / f"{source.stem}.ipynb"
+
+
+def read(source: Path) -> NotebookNode:
+    """The cells as they are written: text and tags, no outputs, nothing added."""
+    notebook = jupytext.read(source, fmt="py:percent")
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = NotebookNode({"tags": tags} if tags else {})
+    return notebook
+
+
+def build(source: Path) -> NotebookNode:
+    """The notebook of a source, not yet run: the same cells, the same ids, every time."""
+    notebook = read(source)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    notebook.cells.insert(first, install_cell())
+    name_cells(notebook.cells)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def install_cell() -> NotebookNode:
+    """The first code cell: fetches the course from its public address, or says what to do."""
+    settings = tomllib.loads((LESSONS.parent / "pyproject.toml").read_text())
+    repository = settings["tool"]["didiff"]["repository"]
+    remedy = FETCH.format(repository=repository) if repository else EXPLAIN
+    return nbformat.v4.new_code_cell(INSTALL.format(remedy=remedy), metadata={"tags": ["setup"]})
+
+
+def name_cells(cells: list[NotebookNode]) -> None:
+    """Ids from the content: an edit changes one id, an inserted cell none of the others."""
+    seen: Counter[str] = Counter()
+    for cell in cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        seen[digest] += 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+
+
+def run(notebook: NotebookNode) -> NotebookNode:
+    """Runs all cells in a fresh kernel in lessons/; raises at the first error."""
+    resources = {"metadata": {"path": str(LESSONS)}}
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=TIMEOUT,
+        kernel_name="python3",
+        resources=resources,
+        coalesce_streams=True,
+        record_timing=False,
+        store_widget_state=False,
+    )
+    os.environ.pop("MPLBACKEND", None)  # the kernel then draws into the notebook
+    return client.execute()
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """Without what dies with the kernel; each output must keep a face for those who only read."""
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("data", {}).pop(LIVE_WIDGET, None) and set(output.data) <= {"text/plain"}:
+                raise ValueError(
+                    f"this cell stores a widget that shows nothing without a kernel; give it a "
+                    f"picture too (didiff.widgets does):\n{cell.source}"
+                )
+    return notebook
+
+
+def store(notebook: NotebookNode, path: Path) -> None:
+    """Written beside and renamed, so that a broken run leaves the old notebook whole."""
+    beside = path.with_suffix(".ipynb.new")
+    nbformat.write(notebook, beside)
+    beside.replace(path)
+
+
+def main(numbers: list[str]) -> None:
+    for source in sources(*numbers):
+        start = time.perf_counter()
+        store(strip(run(build(source))), notebook_of(source))
+        print(f"{source.stem:32} {time.perf_counter() - start:5.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
