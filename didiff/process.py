@@ -56,8 +56,8 @@ class NoiseLevel(NamedTuple):
 
 
 def _like(value: Tensor, x: Tensor) -> Tensor:
-    if value.ndim == 0:  # a scalar on the CPU multiplies tensors of any type, on any device
-        return value
+    if value.ndim == 0:  # a scalar multiplies tensors of any type without changing it
+        return value.double()
     if value.numel() not in (1, len(x)):
         raise ValueError(
             f"{value.numel()} noise levels for a batch of {len(x)}: give one, or one per sample"

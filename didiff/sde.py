@@ -28,30 +28,36 @@ def wiener(times: Tensor, paths: int, generator=None) -> Tensor:
     An increment over dt has *variance* dt, so standard deviation sqrt(dt).
     Raises ValueError unless the times increase. Source: DS-15, E-36.
     """
-    times = torch.as_tensor(times)
-    if times.ndim != 1 or not (times.diff() > 0).all():
-        raise ValueError("times must be one increasing row of numbers")
+    times = _increasing(times)
     shape = (paths, len(times) - 1)
     increments = times.diff().sqrt() * torch.randn(shape, generator=generator, dtype=times.dtype)
     return torch.cat([times.new_zeros(paths, 1), increments.cumsum(1)], 1)
 
 
-@torch.no_grad()
 def simulate(sde: SDE, x: Tensor, times: Tensor, generator=None) -> Iterator[Tensor]:
     """Euler-Maruyama: x + drift * du + diffusion * sqrt(du) * z. Yields x (B, *d) at every time.
 
     Raises ValueError unless the times increase (a reversed SDE runs in increasing time too).
     Source: DS-19.
     """
-    times = torch.as_tensor(times)
-    if times.ndim != 1 or not (times.diff() > 0).all():
-        raise ValueError("times must be one increasing row of numbers; to go back use reverse(sde)")
+    return _simulate(sde, x, _increasing(times), generator)
+
+
+@torch.no_grad()
+def _simulate(sde: SDE, x: Tensor, times: Tensor, generator) -> Iterator[Tensor]:
     yield x
     for now, then in pairwise(times):
         du = then - now
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         x = x + sde.drift(x, now) * du + sde.diffusion(now) * du.sqrt() * z
         yield x
+
+
+def _increasing(times: Tensor) -> Tensor:
+    times = torch.as_tensor(times)
+    if times.ndim != 1 or not (times.diff() > 0).all():
+        raise ValueError("times must be one increasing row of numbers; to go back use reverse(sde)")
+    return times
 
 
 def schedule_sde(schedule: Schedule) -> SDE:
@@ -64,16 +70,15 @@ def schedule_sde(schedule: Schedule) -> SDE:
     Source: Kingma et al. 2021, app. A; Song et al. 2021, sec. 3.4; DS-39.
     """
 
+    def moments(u: Tensor) -> tuple[Tensor, Tensor]:
+        signal, noise = schedule(u)
+        return signal.log(), noise**2
+
     def rates(u: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            # at u = 0 the slope of noise is infinite, though that of its square is not
-            u = torch.as_tensor(u, dtype=torch.float64).detach().clamp(min=1e-9).requires_grad_()
-            signal, noise = schedule(u)
-            variance = noise**2
-            (d_signal,) = torch.autograd.grad(signal, u, retain_graph=True, allow_unused=True)
-            (d_variance,) = torch.autograd.grad(variance, u)
-        f = torch.zeros_like(u) if d_signal is None else d_signal / signal.detach()
-        return f.detach(), (d_variance - 2 * f * variance).detach().sqrt()
+        # at u = 0 the slope of noise is infinite, though that of its square is not
+        u = torch.as_tensor(u, dtype=torch.float64).clamp(min=1e-9)
+        (_, variance), (f, slope) = torch.autograd.functional.jvp(moments, u, torch.ones_like(u))
+        return f, (slope - 2 * f * variance).sqrt()
 
     return SDE(lambda x, u: rates(u)[0] * x, lambda u: rates(u)[1])
 

@@ -1,0 +1,131 @@
+"""Checks: is a function written in a notebook the same as the library's?
+
+`twin(name, function)` compares the two in several worlds with the same random numbers. The course
+uses it for its own cells, and a student for an answer: the message says what is off, and where.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from . import mixtures
+from .denoiser import Denoiser
+from .networks import MLP
+from .process import NoiseLevel
+from .schedules import DDPMSchedule, grid, straight, trigonometric
+
+World = tuple[str, tuple]  # what is special about it, and the arguments of the function
+
+
+def twin(name: str, function: Callable) -> None:
+    """Compare `function` with the library function of that dotted name, in every world of it.
+
+    Raises AssertionError that names the world and the first difference; ValueError for a name that
+    has no worlds.
+    """
+    if name not in WORLDS:
+        raise ValueError(f"no check for {name!r}: there are checks for {', '.join(sorted(WORLDS))}")
+    module, attribute = name.rsplit(".", 1)
+    original = getattr(importlib.import_module(module), attribute)
+    for world, arguments in list(WORLDS[name]()):
+        wanted, got = _run(original, arguments), _run(function, arguments)
+        _compare(f"{attribute} {world}", got, wanted)
+
+
+def _run(function: Callable, arguments: tuple) -> Any:
+    """The result under a fixed seed; a walk or a made denoiser is followed to its numbers."""
+    torch.manual_seed(0)
+    result = function(*arguments)
+    if isinstance(result, Iterator):
+        return list(result)
+    if callable(result) and not isinstance(result, torch.Tensor):
+        return [result(POINTS, t) for t in LEVELS]
+    return result
+
+
+def _compare(where: str, got, wanted) -> None:
+    """Equal to 1e-9, through lists and tuples; a State is compared by its point and its guess."""
+    if isinstance(wanted, (list, tuple)):
+        assert isinstance(got, (list, tuple)), (
+            f"{where}: gives {type(got).__name__}, not a sequence"
+        )
+        assert len(got) == len(wanted), (
+            f"{where}: gives {len(got)} of them, the library {len(wanted)}"
+        )
+        names = getattr(wanted, "_fields", range(len(wanted)))
+        for part, a, b in zip(names, got, wanted, strict=True):
+            _compare(f"{where}, {part}" if isinstance(part, str) else f"{where} [{part}]", a, b)
+        return
+    got, wanted = torch.as_tensor(got), torch.as_tensor(wanted)
+    assert got.shape == wanted.shape, (
+        f"{where}: shape {tuple(got.shape)}, not {tuple(wanted.shape)}"
+    )
+    off = (got.double() - wanted.double()).abs()
+    worst = torch.where(got.isnan() != wanted.isnan(), torch.inf, off.nan_to_num()).max()
+    assert worst <= 1e-9, f"{where}: differs by up to {worst:.3g}"
+
+
+# --- worlds: arguments in which a wrong formula cannot hide ---------------------------------------
+
+
+POINTS = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+LEVELS = grid(DDPMSchedule(), 5, start=0.9, end=0.1)
+_SCHEDULES = {
+    "on the linear schedule": DDPMSchedule(),
+    "on the trigonometric schedule": trigonometric,
+    "on the straight schedule": straight,
+}
+
+
+def _walks() -> Iterator[World]:
+    for world, schedule in _SCHEDULES.items():
+        yield world, (mixtures.bimodal(), POINTS, grid(schedule, 8, start=0.95))
+
+
+def _noisings() -> Iterator[World]:
+    torch.manual_seed(1)
+    for shape in [(5, 1), (5, 5), (5, 1, 4, 4)]:  # (5, 5): wrong broadcasting makes no error there
+        x0, eps = torch.randn(2, *shape, dtype=torch.float64)
+        for world, t in [
+            ("with one level", DDPMSchedule().at(300)),
+            ("with a level per sample", DDPMSchedule().at([1, 50, 200, 600, 1000])),
+        ]:
+            yield f"for points {shape} {world}", (x0, eps, t)
+
+
+def _losses() -> Iterator[World]:
+    torch.manual_seed(1)
+    denoiser = Denoiser(MLP((1,), 16, 1).double(), "eps")
+    for world, schedule in _SCHEDULES.items():
+        t: NoiseLevel = schedule(torch.linspace(0.1, 0.9, 9, dtype=torch.float64)).like(POINTS)
+        yield world, (denoiser, POINTS, t)
+
+
+def _conditions() -> Iterator[World]:
+    y = torch.arange(9) % 2
+    for omega in (0.0, 1.0, 2.5):
+        yield f"at omega = {omega}", (mixtures.two_classes(), y, omega)
+
+
+def _classifiers() -> Iterator[World]:
+    mixture = mixtures.two_classes()
+    for omega in (0.0, 1.0, 2.5):
+        yield (
+            f"at omega = {omega}",
+            (mixture, lambda x, t: mixture.class_log_prob(x, t)[:, 1], omega),
+        )
+
+
+WORLDS: dict[str, Callable[[], Iterator[World]]] = {
+    "didiff.process.add_noise": _noisings,
+    "didiff.denoiser.loss": _losses,
+    "didiff.samplers.ddim": _walks,
+    "didiff.samplers.ddpm": _walks,
+    "didiff.samplers.heun": _walks,
+    "didiff.samplers.dpm_solver_2m": _walks,
+    "didiff.samplers.probability_flow": _walks,
+    "didiff.guidance.classifier_free": _conditions,
+    "didiff.guidance.classifier": _classifiers,
+}

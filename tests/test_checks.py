@@ -1,0 +1,60 @@
+import inspect
+import re
+
+import pytest
+
+from didiff import checks, guidance, samplers
+
+
+def mutant(function, old: str, new: str):
+    """The library's function with one piece of its source replaced."""
+    source = inspect.getsource(function)
+    assert old in source
+    namespace = dict(vars(inspect.getmodule(function)))
+    exec(re.sub("^@.*\n", "", source).replace(old, new, 1), namespace)
+    return namespace[function.__name__]
+
+
+@pytest.mark.parametrize("name", checks.WORLDS)
+def test_the_library_is_its_own_twin(name):
+    module, attribute = name.rsplit(".", 1)
+    original = getattr(__import__(module, fromlist=[attribute]), attribute)
+    checks.twin(name, original)
+
+
+@pytest.mark.parametrize(
+    ("function", "old", "new"),
+    [
+        (samplers.ddim, "state.x0, eps, t)", "state.x0, eps, s)"),
+        (samplers.ddpm, "(1 - new**2).sqrt() * state.eps", "(1 - new) * state.eps"),
+        (samplers.ddpm, "wide * new *", "wide * new**2 *"),
+        (samplers.heun, "/ 2, (here.eps", "/ 3, (here.eps"),
+        (samplers.dpm_solver_2m, "ratio / 2", "ratio"),
+        (guidance.classifier, "- omega * t", "+ omega * t"),
+        (guidance.classifier, ".sum()", ".mean()"),
+    ],
+)
+def test_a_mutant_is_rejected_with_the_world_where_it_differs(function, old, new):
+    name = f"{function.__module__}.{function.__name__}"
+    with pytest.raises(AssertionError, match=rf"{function.__name__} (on|at) .*differs by"):
+        checks.twin(name, mutant(function, old, new))
+
+
+def test_the_shifted_omega_of_the_lectures_is_rejected():
+    def classifier_free(denoiser, y, omega):
+        return guidance.classifier_free(denoiser, y, guidance.from_lecture_scale(omega))
+
+    with pytest.raises(AssertionError, match="at omega = 0"):
+        checks.twin("didiff.guidance.classifier_free", classifier_free)
+
+
+def test_another_length_or_type_is_rejected():
+    with pytest.raises(AssertionError, match="gives 8 of them, the library 9"):
+        checks.twin("didiff.samplers.ddim", lambda *a: iter(list(samplers.ddim(*a))[:-1]))
+    with pytest.raises(AssertionError, match="not a sequence"):
+        checks.twin("didiff.samplers.ddim", lambda *a: samplers.last(samplers.ddim(*a)))
+
+
+def test_a_name_without_a_check_is_an_error():
+    with pytest.raises(ValueError, match="no check for 'didiff.samplers.look'"):
+        checks.twin("didiff.samplers.look", samplers.look)

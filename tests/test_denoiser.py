@@ -1,0 +1,179 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from worlds import MIXTURES, SCHEDULES, middle, points
+
+import didiff
+from didiff import TARGETS, Denoiser, add_noise, loss, mixtures
+from didiff.networks import MLP
+
+
+class Tiny(nn.Module):
+    """The least network that uses all it is told, for points of any shape."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.layer, self.label = nn.Linear(size + 2, size), nn.Embedding(11, 1)
+
+    def forward(self, x, clock, y=None):
+        y = torch.full((len(x),), -1) if y is None else y
+        told = torch.cat([x.flatten(1), clock[:, None], self.label(y + 1)], 1)
+        return self.layer(told).reshape(x.shape)
+
+
+def test_v_is_salimans_and_ho_on_unit_variance_and_minus_the_f_of_karras_elsewhere():
+    x0, eps = torch.randn(2, 5, 3, dtype=torch.float64)
+    t = middle(SCHEDULES["trigonometric"], 5).like(x0)
+    p, q = TARGETS["v"](t, 1.0)
+    torch.testing.assert_close(p * x0 + q * eps, t.signal * eps - t.noise * x0)
+    t, sigma_data = middle(SCHEDULES["exploding"], 5).like(x0), 0.5
+    total = t.sigma**2 + sigma_data**2
+    c_skip, c_out = sigma_data**2 / total, t.sigma * sigma_data / total.sqrt()
+    F = (x0 - c_skip * (x0 + t.sigma * eps)) / c_out
+    p, q = TARGETS["v"](t, sigma_data)
+    torch.testing.assert_close(p * x0 + q * eps, -F)
+
+
+def test_the_score_row_is_the_score_of_the_noising_kernel():
+    x0 = torch.randn(4, 3, dtype=torch.float64)
+    t = middle(SCHEDULES["linear"], 4).like(x0)
+    xt = add_noise(x0, torch.randn_like(x0), t).requires_grad_()
+    kernel = torch.distributions.Normal(t.signal * x0, t.noise)
+    (wanted,) = torch.autograd.grad(kernel.log_prob(xt).sum(), xt)
+    p, q = TARGETS["score"](t, 1.0)
+    eps = (xt - t.signal * x0) / t.noise
+    torch.testing.assert_close(p * x0 + q * eps, wanted)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_network_that_knows_the_answer_is_the_exact_denoiser(target, schedule):
+    """Feed the exact p * x0 + q * eps as network output: the denoiser must return the exact pair."""
+    mixture = MIXTURES["three modes"]
+    x, t = points(mixture, 8), middle(SCHEDULES[schedule], 8)
+    exact = mixture(x, t)
+    p, q = TARGETS[target](t.like(x), 0.8)
+    answer = p * exact.x0 + q * exact.eps
+
+    class Oracle(nn.Module):
+        def forward(self, x, clock, y):
+            return answer
+
+    guess = Denoiser(Oracle(), target, sigma_data=0.8)(x, t)
+    torch.testing.assert_close(guess.x0, exact.x0, rtol=0, atol=1e-9)
+    torch.testing.assert_close(guess.eps, exact.eps, rtol=0, atol=1e-9)
+
+
+def test_the_network_sees_unit_variance_and_the_clock():
+    seen = []
+
+    class Witness(nn.Module):
+        def forward(self, x, clock, y):
+            seen.append((x, clock))
+            return torch.zeros_like(x)
+
+    n, sigma_data = 40_000, 0.3
+    generator = torch.Generator().manual_seed(0)
+    t = SCHEDULES["exploding"](torch.rand(n, generator=generator, dtype=torch.float64))
+    x0 = sigma_data * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    eps = torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    Denoiser(Witness(), sigma_data=sigma_data)(add_noise(x0, eps, t), t)
+    assert seen[0][0].std().item() == pytest.approx(1, abs=5 / (2 * n) ** 0.5)
+    torch.testing.assert_close(seen[0][1], t.clock)
+
+
+@pytest.mark.parametrize("target", ["eps", "x0", "v", "flow"])
+def test_a_network_trained_on_one_schedule_walks_them_all(target):
+    """The denoiser depends on the angle of the level only, so VP, VE and straight walks agree."""
+    net = Denoiser(MLP((2,), 16, 1).double(), target)
+    vp = didiff.grid(didiff.trigonometric, 12, start=0.97)
+    one = torch.ones((), dtype=torch.float64)
+    ve = [didiff.NoiseLevel(one, t.sigma) for t in vp]
+    flow = [didiff.NoiseLevel(1 / (1 + t.sigma), t.sigma / (1 + t.sigma)) for t in vp]
+    z = torch.randn(8, 2, dtype=torch.float64)
+    ends = [didiff.last(didiff.ddim(net, z * levels[0].noise, levels)) for levels in (vp, ve, flow)]
+    torch.testing.assert_close(ends[0], ends[1])
+    torch.testing.assert_close(ends[0], ends[2])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_loss_of_a_target_is_the_squared_error_of_what_it_names(target):
+    mixture = MIXTURES["gaussian"]
+    x0, eps = points(mixture, 6, seed=1), points(mixture, 6, seed=2)
+    t = middle(SCHEDULES["linear"], 6)
+    s = t.like(x0)
+    guess = mixture(add_noise(x0, eps, t), t)
+    wanted = {
+        "eps": eps - guess.eps,
+        "x0": x0 - guess.x0,
+        "v": (s.signal * eps - s.noise * x0) - (s.signal * guess.eps - s.noise * guess.x0),
+        "flow": (eps - x0) - (guess.eps - guess.x0),
+        "score": (eps - guess.eps) / s.noise,
+    }[target]
+    got = loss(mixture, x0, t, eps=eps, target=target)
+    torch.testing.assert_close(got, wanted.square().mean(1))
+
+
+def test_the_exact_denoiser_has_the_loss_that_theory_gives():
+    """For N(m, s^2) the eps-loss is alpha_bar s^2 / (alpha_bar s^2 + 1 - alpha_bar) (L6-24)."""
+    n, mixture = 100_000, mixtures.gaussian(1.0, 0.5)
+    generator = torch.Generator().manual_seed(0)
+    x0, _ = mixture.sample(n, generator=generator)
+    eps = torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    for k in (10, 300, 700):
+        t = SCHEDULES["linear"].at(k)
+        kept = t.alpha_bar.item() * 0.25
+        wanted = kept / (kept + 1 - t.alpha_bar.item())
+        got = loss(mixture, x0, t, eps=eps, target="eps").mean().item()
+        # the error is Gaussian, so its square has standard deviation sqrt(2) * wanted
+        assert got == pytest.approx(wanted, abs=5 * 2**0.5 * wanted / n**0.5)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 8, 8), (4, 4, 4)])
+@pytest.mark.parametrize("target", ["eps", "x0", "v", "flow"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_one_protocol_from_points_to_images(shape, target, dtype):
+    denoiser = Denoiser(Tiny(math.prod(shape)), target, dtype=dtype)
+    x0, y = torch.randn(3, *shape), torch.tensor([0, 3, -1])
+    for schedule in SCHEDULES.values():
+        values = loss(denoiser, x0, middle(schedule, 3), y)
+        assert values.shape == (3,)
+        values.mean().backward()
+        levels = didiff.grid(schedule, 4, start=0.95)
+        guided = didiff.guidance.clip(didiff.guidance.classifier_free(denoiser, y, 2.0))
+        end = didiff.last(didiff.heun(guided, didiff.initial_noise((3, *shape), levels[0]), levels))
+        assert end.shape == x0.shape
+        assert end.dtype == torch.float32
+        assert torch.isfinite(end).all()
+
+
+def test_only_the_network_runs_in_low_precision():
+    seen = []
+
+    class Witness(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x, clock, y):
+            out = self.layer(x)
+            seen.append(out.dtype)
+            return out
+
+    guess = Denoiser(Witness(), dtype=torch.bfloat16)(torch.randn(3, 2), SCHEDULES["linear"].at(5))
+    assert seen == [torch.bfloat16]
+    assert guess.x0.dtype == torch.float32
+
+
+def test_bad_denoisers_and_losses_are_errors():
+    with pytest.raises(ValueError, match="target = 'noise': choose one of eps, x0"):
+        Denoiser(Tiny(2), "noise")
+    with pytest.raises(ValueError, match="sigma_data = 0"):
+        Denoiser(Tiny(2), sigma_data=0)
+    with pytest.raises(ValueError, match="target = None"):
+        loss(MIXTURES["gaussian"], torch.zeros(2, 1), SCHEDULES["linear"].at(5))
+    pure = didiff.trigonometric(torch.tensor(1.0))
+    with pytest.raises(ValueError, match="signal = 0"):
+        Denoiser(Tiny(2), "eps")(torch.zeros(2, 2), pure)

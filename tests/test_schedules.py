@@ -1,0 +1,179 @@
+import math
+
+import pytest
+import torch
+from worlds import SCHEDULES
+
+from didiff import (
+    DDPMSchedule,
+    NoiseLevel,
+    exploding,
+    grid,
+    karras_levels,
+    log_snr_grid,
+    straight,
+    trigonometric,
+)
+from didiff.schedules import check_monotone, constant, cosine, linear
+
+
+@pytest.mark.parametrize("betas", [linear, cosine, constant])
+def test_alpha_bar_is_the_running_product_that_starts_at_one(betas):
+    schedule = DDPMSchedule(300, betas)
+    assert schedule.alpha_bar[0] == 1
+    assert len(schedule.alpha_bar) == 301
+    product = 1.0
+    for k in range(1, 301):
+        product *= 1 - schedule.beta[k - 1].item()
+        assert schedule.alpha_bar[k].item() == pytest.approx(product, rel=1e-11)
+
+
+def test_the_default_table_is_the_lectures_linear_one():
+    schedule = DDPMSchedule()
+    assert schedule.beta[0] == 1e-4
+    assert schedule.beta[-1] == pytest.approx(0.02)
+    assert schedule.alpha_bar[1000] == pytest.approx(4.036e-5, rel=1e-3)
+
+
+def test_the_table_is_variance_preserving_and_at_reads_it():
+    schedule = DDPMSchedule()
+    t = schedule.at(torch.arange(1001))
+    torch.testing.assert_close(t.signal**2 + t.noise**2, torch.ones(1001, dtype=torch.float64))
+    torch.testing.assert_close(t.signal**2, schedule.alpha_bar)
+    assert t.noise[0] == 0
+
+
+def test_one_step_of_the_chain_composes_with_the_closed_form():
+    """alpha_t (1 - alpha_bar_{t-1}) + beta_t = 1 - alpha_bar_t for all t (DS-42)."""
+    schedule = DDPMSchedule(1000, cosine)
+    before, after = schedule.alpha_bar[:-1], schedule.alpha_bar[1:]
+    torch.testing.assert_close((1 - schedule.beta) * (1 - before) + schedule.beta, 1 - after)
+
+
+def test_between_the_entries_the_table_is_read_without_a_jump():
+    schedule = DDPMSchedule(10)
+    torch.testing.assert_close(
+        schedule(torch.arange(11) / 10.0).signal, schedule.at(range(11)).signal
+    )
+    u = torch.linspace(0, 1, 5001, dtype=torch.float64)
+    log_ab = 2 * schedule(u).signal.log()
+    assert log_ab.diff().max() < 0
+    # piecewise linear: each of the 10 pieces has one slope, log(1 - beta)
+    slopes = (log_ab.diff() * 500).reshape(10, 500)
+    expected = torch.log1p(-schedule.beta)[:, None].expand(10, 500)
+    torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_the_cosine_table_never_reaches_beta_one():
+    schedule = DDPMSchedule(1000, cosine)
+    assert schedule.beta.max() == 0.999
+    u = 0.5
+    angle = math.pi / 2 / 1.008
+    wanted = (math.cos((u + 0.008) * angle) / math.cos(0.008 * angle)) ** 2
+    assert schedule.alpha_bar[500].item() == pytest.approx(wanted, rel=1e-9)
+
+
+def test_the_ends_of_the_continuous_schedules_are_exact():
+    for schedule in (trigonometric, straight):
+        assert schedule(torch.tensor(0.0)) == (1, 0)
+        assert schedule(torch.tensor(1.0)) == (0, 1)
+    assert exploding(30.0)(torch.tensor(1.0)) == (1, 30)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 7, 50, 1000])
+def test_a_grid_runs_from_pure_noise_to_data_and_is_strictly_cleaner(name, steps):
+    levels = grid(SCHEDULES[name], steps)
+    assert len(levels) == steps + 1
+    assert levels[0].clock == SCHEDULES[name](torch.tensor(1.0, dtype=torch.float64)).clock
+    assert levels[-1].noise == 0
+    clocks = torch.stack([t.clock for t in levels])
+    assert (clocks.diff() < 0).all()
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "trigonometric", "straight"])
+def test_the_log_snr_grid_has_equal_distances_in_log_snr(name):
+    levels = log_snr_grid(SCHEDULES[name], 12, start=0.99)
+    log_snr = torch.stack([t.snr.log() for t in levels[:-1]])
+    assert len(levels) == 13
+    assert levels[-1].noise == 0
+    gaps = log_snr.diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand(11), rtol=1e-6, atol=1e-8)
+    ends = [SCHEDULES[name](torch.tensor(u, dtype=torch.float64)).snr.log() for u in (0.99, 1e-3)]
+    torch.testing.assert_close(log_snr[[0, -1]], torch.stack(ends), rtol=1e-9, atol=1e-9)
+
+
+def test_karras_levels_are_the_published_formula():
+    levels = karras_levels(5, 0.002, 80.0, 7.0)
+    for i, t in enumerate(levels[:-1]):
+        wanted = (80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+        assert t.noise.item() == pytest.approx(wanted)
+        assert t.signal == 1
+    assert levels[-1] == (1, 0)
+    assert [t.noise.item() for t in karras_levels(1)] == pytest.approx([80.0, 0.0])
+
+
+@pytest.mark.parametrize("T", [0, -3])
+def test_a_schedule_without_steps_is_an_error(T):
+    with pytest.raises(ValueError, match=f"T = {T}"):
+        DDPMSchedule(T)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, -0.1, 1.5, math.nan])
+def test_a_beta_outside_the_open_interval_is_named(beta):
+    with pytest.raises(ValueError, match=f"beta_2 = {beta:g}"):
+        DDPMSchedule(3, torch.tensor([0.1, beta, 0.1]))
+
+
+def test_betas_of_another_length_are_an_error():
+    with pytest.raises(ValueError, match=r"\(3,\) for T = 4"):
+        DDPMSchedule(4, torch.full((3,), 0.1))
+
+
+@pytest.mark.parametrize("k", [-1, 1001])
+def test_a_step_outside_the_table_is_an_error_and_never_wraps(k):
+    with pytest.raises(ValueError, match="outside the table 0..1000"):
+        DDPMSchedule().at(k)
+
+
+@pytest.mark.parametrize("make", [grid, log_snr_grid])
+@pytest.mark.parametrize("steps", [0, -1, 101])
+def test_zero_steps_or_more_than_the_table_has_are_errors(make, steps):
+    with pytest.raises(ValueError, match=f"steps = {steps}: choose 1 to 100"):
+        make(DDPMSchedule(100), steps)
+
+
+def test_grids_of_continuous_schedules_check_their_steps_too():
+    for make in (lambda: grid(straight, 0), lambda: karras_levels(0)):
+        with pytest.raises(ValueError, match="steps = 0"):
+            make()
+
+
+def test_a_schedule_that_is_not_monotone_is_an_error_that_names_the_place():
+    def wave(u):
+        return trigonometric(u + 0.2 * torch.sin(4 * torch.pi * u))
+
+    with pytest.raises(ValueError, match="rise or fall all the way, but level"):
+        grid(wave, 20)
+    levels = grid(straight, 4)
+    with pytest.raises(ValueError, match="level 2 .* follows level 1"):
+        check_monotone([levels[0], levels[1], levels[1], levels[2]])
+    with pytest.raises(ValueError, match="at least two"):
+        check_monotone(levels[:1])
+    assert check_monotone(levels[::-1]) == levels[::-1]
+
+
+def test_other_numbers_without_meaning_are_errors():
+    with pytest.raises(ValueError, match="sigma_max = -1"):
+        exploding(-1)
+    with pytest.raises(ValueError, match="0 < sigma_min < sigma_max"):
+        karras_levels(5, 2.0, 1.0)
+    with pytest.raises(ValueError, match=r"move the infinite end inwards"):
+        log_snr_grid(straight, 5)
+    with pytest.raises(ValueError, match=r"move the infinite end inwards"):
+        log_snr_grid(DDPMSchedule(), 5, end=0.0)
+
+
+def test_a_level_is_a_plain_pair():
+    signal, noise = NoiseLevel(torch.tensor(0.6), torch.tensor(0.8))
+    assert (signal, noise) == (torch.tensor(0.6), torch.tensor(0.8))
