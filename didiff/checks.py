@@ -14,7 +14,7 @@ from . import mixtures
 from .denoiser import Denoiser
 from .networks import MLP
 from .process import NoiseLevel
-from .schedules import DDPMSchedule, grid, straight, trigonometric
+from .schedules import DDPMSchedule, Schedule, grid, straight, trigonometric
 
 World = tuple[str, tuple]  # what is special about it, and the arguments of the function
 
@@ -72,7 +72,7 @@ def _compare(where: str, got, wanted) -> None:
 
 POINTS = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
 LEVELS = grid(DDPMSchedule(), 5, start=0.9, end=0.1)
-_SCHEDULES = {
+_SCHEDULES: dict[str, Schedule] = {
     "on the linear schedule": DDPMSchedule(),
     "on the trigonometric schedule": trigonometric,
     "on the straight schedule": straight,

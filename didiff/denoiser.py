@@ -68,15 +68,15 @@ def loss(
     Raises ValueError for an unknown target, or none where the denoiser has none of its own.
     Source: Ho et al. 2020, eq. 14; L6-24. Lesson: 06_score_and_noise.
     """
-    target = target or getattr(denoiser, "target", None)
-    _check_target(target)
+    row = TARGETS[_check_target(target or getattr(denoiser, "target", None))]
     eps = torch.randn_like(x0) if eps is None else eps
     t = t.like(x0)
     guess = denoiser(add_noise(x0, eps, t), t, y)
-    p, q = TARGETS[target](t, getattr(denoiser, "sigma_data", 1.0))
+    p, q = row(t, getattr(denoiser, "sigma_data", 1.0))
     return (p * (guess.x0 - x0) + q * (guess.eps - eps)).square().flatten(1).mean(1)
 
 
-def _check_target(target) -> None:
+def _check_target(target: str | None) -> str:
     if target not in TARGETS:
         raise ValueError(f"target = {target!r}: choose one of {', '.join(TARGETS)}")
+    return target

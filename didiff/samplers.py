@@ -58,7 +58,7 @@ def look(denoiser, x: Tensor, t: NoiseLevel) -> State:
     if t.noise == 0:
         return State(x, t, x / t.signal, torch.zeros_like(x))
     guess = denoiser(x, t)
-    return State(add_noise(*guess, t), t, *guess)
+    return State(add_noise(guess.x0, guess.eps, t), t, *guess)
 
 
 @sampler
@@ -139,7 +139,7 @@ def dpm_solver_2m(denoiser, x, levels) -> Iterator[State]:
         if before is not None and t.noise > 0 and t.signal > 0:  # both ends are infinitely far away
             ratio = (s.sigma / t.sigma).log() / (before.t.sigma / s.sigma).log()
             guess = from_x0(state.x, s, state.x0 + ratio / 2 * (state.x0 - before.x0))
-        x, before = add_noise(*guess, t), state
+        x, before = add_noise(guess.x0, guess.eps, t), state
     yield look(denoiser, x, t)
 
 

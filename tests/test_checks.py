@@ -56,5 +56,5 @@ def test_another_length_or_type_is_rejected():
 
 
 def test_a_name_without_a_check_is_an_error():
-    with pytest.raises(ValueError, match="no check for 'didiff.samplers.look'"):
+    with pytest.raises(ValueError, match=r"no check for 'didiff\.samplers\.look'"):
         checks.twin("didiff.samplers.look", samplers.look)

@@ -50,7 +50,7 @@ def test_the_score_row_is_the_score_of_the_noising_kernel():
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_network_that_knows_the_answer_is_the_exact_denoiser(target, schedule):
-    """Feed the exact p * x0 + q * eps as network output: the denoiser must return the exact pair."""
+    """Fed the exact p * x0 + q * eps as output, the denoiser must return the exact pair."""
     mixture = MIXTURES["three modes"]
     x, t = points(mixture, 8), middle(SCHEDULES[schedule], 8)
     exact = mixture(x, t)

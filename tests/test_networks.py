@@ -35,7 +35,7 @@ def test_the_null_label_has_a_row_of_its_own():
 
 
 def test_the_sinusoids_tell_a_thousand_steps_apart():
-    """Effective rank of the features over all steps; near 1 if the clock were scaled away (T-15)."""
+    """Effective rank of the features over all steps; near 1 if the clock were too slow (T-15)."""
     embedding = Embedding(8)
     angle = torch.linspace(0, 1, 1000)[:, None] * embedding.frequency
     features = torch.cat([angle.cos(), angle.sin()], 1)

@@ -142,7 +142,7 @@ def test_dpm_solver_2m_is_the_published_formula():
     torch.testing.assert_close(last(dpm_solver_2m(BIMODAL, x, levels)), z)
 
 
-# --- what a walk is --------------------------------------------------------------------------------
+# --- what a walk is -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -132,7 +132,7 @@ def test_betas_of_another_length_are_an_error():
 
 @pytest.mark.parametrize("k", [-1, 1001])
 def test_a_step_outside_the_table_is_an_error_and_never_wraps(k):
-    with pytest.raises(ValueError, match="outside the table 0..1000"):
+    with pytest.raises(ValueError, match=r"outside the table 0\.\.1000"):
         DDPMSchedule().at(k)
 
 
@@ -156,7 +156,7 @@ def test_a_schedule_that_is_not_monotone_is_an_error_that_names_the_place():
     with pytest.raises(ValueError, match="rise or fall all the way, but level"):
         grid(wave, 20)
     levels = grid(straight, 4)
-    with pytest.raises(ValueError, match="level 2 .* follows level 1"):
+    with pytest.raises(ValueError, match=r"level 2 .* follows level 1"):
         check_monotone([levels[0], levels[1], levels[1], levels[2]])
     with pytest.raises(ValueError, match="at least two"):
         check_monotone(levels[:1])

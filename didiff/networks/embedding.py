@@ -21,7 +21,7 @@ class Embedding(nn.Module):
         super().__init__()
         # the fastest sinusoid turns within 0.002 of the clock, the finest levels samplers visit
         octaves = torch.linspace(0, math.log(1000), frequencies)
-        self.register_buffer("frequency", math.pi * octaves.exp(), persistent=False)
+        self.frequency = nn.Buffer(math.pi * octaves.exp(), persistent=False)
         self.time = nn.Sequential(
             nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
