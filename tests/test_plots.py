@@ -1,0 +1,239 @@
+"""Laws of pictures and figures: same input, same bytes; every picture in words."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from didiff import pictures, plots
+
+DOT = torch.tensor([[[[-1.0, 0.0], [0.5, 1.0]]]])  # one 2 x 2 image
+
+
+def pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def cloud(n=300, seed=0):
+    return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    outputs = []
+    monkeypatch.setattr(
+        plots, "display", lambda bundle, raw, metadata=None: outputs.append((bundle, metadata))
+    )
+    return outputs
+
+
+def a_figure():
+    return plots.scatter({"data": cloud(), "model": cloud(seed=1)}, limit=4.0)
+
+
+GRID = torch.cartesian_prod(torch.linspace(-2, 2, 9), torch.linspace(-2, 2, 9))
+T, X = torch.linspace(0, 1, 20, dtype=torch.float64), torch.linspace(-3, 3, 31)
+FIGURES = {
+    "densities": lambda: plots.densities(X, {"exact": X**2}, samples={"model": cloud()[:, 0]}),
+    "lines": lambda: plots.lines(
+        {"ddim": (T + 1, 1 / (T + 1)), "heun": (T + 1, 1 / (T + 1) ** 2)},
+        xlabel="evaluations", ylabel="error", log=True, orders=(1, 2),
+    ),
+    "paths": lambda: plots.paths(T, cloud(20)),
+    "field": lambda: plots.field(GRID, -GRID, contours=(GRID, GRID.norm(dim=1))),
+    "scatter": a_figure,
+    "images": lambda: plots.images(torch.zeros(6, 1, 8, 8), 3, rows=["ω = 0", "ω = 3"]),
+    "heatmap": lambda: plots.heatmap(T, X, torch.outer(X, T.float()), labels=("t", "x", "density")),
+    "bars": lambda: plots.bars({"data": 0.9, "model": torch.tensor(0.8)}, ylabel="share"),
+}  # fmt: skip
+
+
+# -- mosaics ----------------------------------------------------------------------------------
+
+
+def test_a_mosaic_maps_black_to_0_and_white_to_255():
+    assert pictures.mosaic(DOT, 1).tolist() == [[0, 128], [191, 255]]
+
+
+def test_a_mosaic_fills_rows_first_with_white_lines_between():
+    values = torch.tensor([-1.0, -0.5, 0.0]).view(3, 1, 1, 1)
+    assert pictures.mosaic(values, 2).tolist() == [[0, 255, 64], [255] * 3, [128, 255, 255]]
+
+
+def test_scaling_repeats_pixels():
+    sheet = pictures.mosaic(DOT, 1, scale=3)
+    assert sheet.shape == (6, 6)
+    assert (sheet[::3, ::3] == pictures.mosaic(DOT, 1)).all()
+    assert (sheet == sheet[::3, ::3].repeat(3, 0).repeat(3, 1)).all()
+
+
+def test_colour_images_keep_their_channels():
+    red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)
+    assert pictures.mosaic(red, 1).tolist() == [[[255, 0, 0]]]
+
+
+def test_what_lies_beyond_white_is_white():
+    assert (pictures.mosaic(10 * DOT, 1) == pictures.mosaic(DOT.sign(), 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "columns", "scale", "message"),
+    [
+        (torch.zeros(2, 8, 8), 1, 1, r"\(2, 8, 8\)"),
+        (torch.zeros(2, 2, 8, 8), 1, 1, r"\(2, 2, 8, 8\)"),
+        (torch.zeros(0, 1, 8, 8), 1, 1, r"\(0, 1, 8, 8\)"),
+        (DOT, 0, 1, "columns"),
+        (DOT, 1, 0, "scale"),
+        (DOT * float("nan"), 1, 1, "NaN"),
+    ],
+)
+def test_an_impossible_mosaic_is_refused(images, columns, scale, message):
+    with pytest.raises(ValueError, match=message):
+        pictures.mosaic(images, columns, scale)
+
+
+def test_a_gradient_does_not_hinder_a_picture():
+    assert pictures.mosaic(DOT.clone().requires_grad_(), 1).shape == (2, 2)
+
+
+# -- bytes ------------------------------------------------------------------------------------
+
+
+def test_a_mosaic_survives_its_png():
+    sheet = pictures.mosaic(torch.rand(6, 3, 8, 8) * 2 - 1, 3, 2)
+    assert (pixels(pictures.png(sheet)) == sheet).all()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_same_figure_gives_the_same_bytes_and_no_version(name):
+    first, second = pictures.png(FIGURES[name]()), pictures.png(FIGURES[name]())
+    assert first == second
+    assert b"atplotlib" not in first
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_small_picture_is_smaller_and_looks_the_same(name):
+    data = pictures.png(FIGURES[name]())
+    small = pictures.small(data)
+    assert len(small) < len(data)
+    gap = np.abs(pixels(small).astype(int) - pixels(data)).max(-1)
+    assert np.mean(gap > pictures.VISIBLE) <= pictures.RARE
+
+
+def test_a_photograph_keeps_its_colours():
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    assert (pixels(pictures.small(pictures.png(noise))) == noise).all()
+
+
+def test_a_palette_has_no_more_colours_than_asked():
+    data = pictures.palette(pictures.png(a_figure()), 16)
+    assert len(np.unique(pixels(data).reshape(-1, 3), axis=0)) <= 16
+
+
+def test_a_strip_shows_every_still_beside_the_next():
+    stills = [pictures.png(np.full((80, 100), grey, np.uint8)) for grey in (0, 128)]
+    sheet = pixels(pictures.strip(stills, ["ω = 0", "ω = 1"], size=50))
+    assert sheet.shape == (20 + 40, 2 * (50 + 8), 3)
+    assert (sheet[20:, :50] == 0).all()
+    assert (sheet[20:, 58:108] == 128).all()
+    assert sheet[:20].min() < 128, "the labels are written"
+
+
+# -- display ----------------------------------------------------------------------------------
+
+
+def test_a_shown_figure_is_told_in_words_in_every_face(displayed):
+    plots.show(a_figure(), alt='two clouds, "apart" & <near>', caption="ω < 1")
+    bundle, metadata = displayed[0]
+    assert 'alt="two clouds, &quot;apart&quot; &amp; &lt;near&gt;"' in bundle["text/html"]
+    assert "<figcaption>ω &lt; 1</figcaption>" in bundle["text/html"]
+    assert metadata["image/png"]["alt"] == bundle["text/plain"] == 'two clouds, "apart" & <near>'
+    assert bundle["image/png"] in bundle["text/html"]
+    assert pixels(base64.b64decode(bundle["image/png"])).shape[2] == 3
+
+
+def test_a_mosaic_can_be_shown_without_a_figure(displayed):
+    plots.show(pictures.mosaic(DOT, 1, 4), alt="four squares")
+    assert pixels(base64.b64decode(displayed[0][0]["image/png"])).shape == (8, 8, 3)
+    assert "figcaption" not in displayed[0][0]["text/html"]
+
+
+def test_alt_text_is_required(displayed):
+    with pytest.raises(ValueError, match="alt is empty"):
+        plots.show(a_figure(), alt=" ")
+    with pytest.raises(TypeError, match="alt"):
+        plots.show(a_figure())
+    assert not displayed
+
+
+def test_a_table_reads_as_a_page_and_as_text(displayed):
+    plots.table([["ddim", 0.123456, 20], ["<b>", 1e-9, 4]], header=["a", "err", "n"], caption="c")
+    bundle = displayed[0][0]
+    assert bundle["text/plain"].splitlines() == [
+        "c", "a     err     n", "ddim  0.1235  20", "<b>   1e-09   4",
+    ]  # fmt: skip
+    assert '<th scope="col">err</th>' in bundle["text/html"]
+    assert "<td>&lt;b&gt;</td><td>1e-09</td>" in bundle["text/html"]
+
+
+def test_a_row_of_another_length_is_refused(displayed):
+    with pytest.raises(ValueError, match="2 cells, the header 1"):
+        plots.table([[1, 2]], header=["a"], caption="c")
+
+
+# -- roles ------------------------------------------------------------------------------------
+
+
+def drawn(labels):
+    axes = plots.lines({k: ([1.0, 2.0], [1.0, 2.0]) for k in labels}, xlabel="x", ylabel="y").axes
+    return {line.get_label(): line for line in axes[0].get_lines()}
+
+
+def test_no_two_roles_share_a_colour_or_a_marker():
+    for key in ("color", "marker"):
+        assert len({look[key] for look in plots.ROLE.values()}) == len(plots.ROLE)
+
+
+def test_the_first_word_of_a_label_names_its_role():
+    line = drawn(["model, 20 steps"])["model, 20 steps"]
+    assert (to_hex(line.get_color()), line.get_linestyle()) == ("#d55e00", "-.")
+
+
+def test_a_role_met_again_keeps_its_colour_and_changes_its_line():
+    first, second = drawn(["model", "model 2"]).values()
+    assert first.get_color() == second.get_color()
+    assert first.get_linestyle() != second.get_linestyle()
+    assert first.get_marker() != second.get_marker()
+
+
+def test_labels_without_a_role_differ_by_colour_and_marker():
+    lines = drawn(["ddim", "heun", "ddpm"]).values()
+    assert len({line.get_color() for line in lines}) == 3
+    assert len({line.get_marker() for line in lines}) == 3
+
+
+def test_a_plot_can_be_drawn_into_a_given_panel():
+    figure, (left, right) = plots.panels(2)
+    assert plots.paths(T, cloud(20), ax=right) is figure
+    assert (len(left.lines), len(right.lines)) == (0, 2)
+
+
+def test_an_order_guide_has_the_slope_it_names():
+    line = FIGURES["lines"]().axes[0].get_lines()[-1]
+    x, y = line.get_data()
+    assert np.diff(np.log(y)) / np.diff(np.log(x)) == pytest.approx(-2.0)
+
+
+def test_style_sets_quiet_axes_and_the_roles_colours():
+    import matplotlib
+
+    with matplotlib.rc_context():
+        plots.style()
+        assert not matplotlib.rcParams["axes.spines.top"]
+        cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+        assert cycle == [look["color"] for look in plots.ROLE.values()]
