@@ -108,6 +108,7 @@ def run(notebook: NotebookNode) -> NotebookNode:
         coalesce_streams=True,
         record_timing=False,
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
     )
     os.environ.pop("MPLBACKEND", None)  # the kernel then draws into the notebook
     return client.execute()

@@ -206,8 +206,9 @@ def cell_faults(page: Page) -> list[str]:
     for kind in ("error", "stderr"):
         shown = page.locator(f'{PANEL} [data-mime-type="application/vnd.jupyter.{kind}"]')
         faults += [f"{kind}: {text.strip()[-300:]}" for text in shown.all_inner_texts()]
-    if page.get_by_text("Error displaying widget").count():
-        faults.append("a widget could not be displayed")
+    for broken in ("Error displaying widget", "Click to show javascript error"):
+        if page.get_by_text(broken).count():
+            faults.append(f"a widget could not be displayed: {broken}")
     return faults
 
 
@@ -216,11 +217,9 @@ def cell_faults(page: Page) -> list[str]:
 
 def explorer_faults(page: Page, explorer: Locator) -> list[str]:
     """The sliders of one explorer that do not move its picture and its readout."""
-    faults = []
-    sliders = explorer.locator(SLIDER)
-    if sliders.count() == 0:
-        faults.append("a picture without a slider")
-    for slider in sliders.all():
+    parts = (SLIDER, PICTURE, READOUT)
+    faults = [f"an explorer without {part}" for part in parts if not explorer.locator(part).count()]
+    for slider in [] if faults else explorer.locator(SLIDER).all():
         label = slider.locator(".widget-label").first.inner_text()
         if not label.strip():
             faults.append("a slider without a label")

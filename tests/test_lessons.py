@@ -155,5 +155,5 @@ def is_known(tag):
 @LESSONS
 def test_every_row_of_the_lectures_is_a_tagged_cell(lesson):
     found = {tag for cell in stored(lesson).cells for tag in tags(cell)}
-    assert set(ROWS[lesson].split()) <= found
-    assert all(map(is_known, found)), sorted(filter(lambda tag: not is_known(tag), found))
+    assert not set(ROWS[lesson].split()) - found
+    assert not {tag for tag in found if not is_known(tag)}

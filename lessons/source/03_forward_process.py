@@ -1,0 +1,912 @@
+# %% [markdown]
+# # 03 · The forward process
+#
+# *Destroying a picture is easy. In this lesson we destroy it so carefully that we know, at every moment and to the
+# last digit, how much of it is left.*
+#
+# **You need** Gaussian random variables (mean, variance, independence), matrices, a little torch; lesson 02 helps.
+#
+# **You will be able to** noise any picture to any step in one line, read and compare noise schedules, say in nats
+# how much a schedule leaves behind, and catch five bugs that do not show in pictures.
+#
+# **Time** about an hour of reading; everything runs in under 20 seconds on two CPU cores.
+
+# %% tags=["setup"]
+import math
+from functools import partial
+from itertools import accumulate, pairwise
+
+import torch
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
+
+from didiff import data, mixtures, plots, samplers, schedules, sde, widgets
+from didiff.process import NoiseLevel
+
+torch.manual_seed(0)
+plots.style()
+
+# %% [markdown] tags=["DS-27"]
+# ## 1. A number forgets where it came from
+#
+# **Story.** Take a number, say 3. Shrink it by half a percent and add a little noise. Do that a thousand times. What is
+# left of the 3?
+#
+# **Formula.** With independent $u_k\sim N(0,1)$ and a small $p$, here $p=0.01$,
+#
+# $$X_k=\sqrt{1-p}\;X_{k-1}+\sqrt p\;u_k .$$
+#
+# (The lecture counts steps with $t$. We count with $k$, because `t` in our code is the noise level itself, a pair of
+# numbers that you meet in section 4.)
+#
+# **Code.**
+
+
+# %% tags=["formula", "DS-27"]
+def recursion(x, keep, add, steps):
+    """All states of x <- keep * x + add * noise, the start included. x (*d) -> (steps + 1, *d)."""
+    states = [x]
+    for _ in range(steps):
+        x = keep * x + add * torch.randn_like(x)
+        states.append(x)
+    return torch.stack(states)
+
+
+# %% [markdown]
+# **Play.** Twenty walkers start at $+3$ and twenty at $-3$. When will you no longer be able to tell them apart? Guess a
+# step before you look.
+
+# %% tags=["play", "DS-27"]
+starts = torch.tensor([3.0, -3.0]).repeat_interleave(20)
+walks = recursion(starts, math.sqrt(0.99), math.sqrt(0.01), steps=1000)
+figure = plots.paths(range(1001), walks[:, :20], xlabel="step k", ylabel="X")
+plots.paths(
+    range(1001), walks[:, 20:], role="model", xlabel="step k", ylabel="X", ax=figure.axes[0]
+)
+plots.show(
+    figure,
+    alt="Forty jagged paths, blue ones from +3 and orange ones from -3. They run together between "
+    "steps 200 and 400; from then on both colours fill the same band between -2 and 2.",
+    caption="Blue started at +3, orange at -3. The band on the right no longer knows.",
+)
+
+# %% [markdown]
+# **Check.** Why the two square roots? If $X_{k-1}$ has variance $V$, then $X_k$ has variance $c^2V+p$, where $c$ is the
+# factor we keep. It stays put at $V=p/(1-c^2)$, and that is 1 only if $c^2+p=1$. Two neighbouring choices of $c$ show it.
+# A sample variance of $n$ Gaussian draws has standard deviation $V\sqrt{2/n}$, so we ask for four of those.
+
+# %% tags=["check", "DS-27"]
+n, rows = 5000, []
+for label, keep in [("√0.99", math.sqrt(0.99)), ("0.99", 0.99), ("0.995", 0.995)]:
+    x = recursion(torch.full((n,), 3.0), keep, math.sqrt(0.01), steps=1000)[-1]
+    expected = 0.01 / (1 - keep**2)
+    assert abs(x.var() - expected) < 4 * expected * math.sqrt(2 / n)
+    assert abs(x.mean() - 3 * keep**1000) < 4 * math.sqrt(expected / n)
+    rows.append([label, f"{x.mean():.2f}", f"{x.var():.2f}", f"{expected:.4f}"])
+plots.table(
+    rows, header=["kept c", "mean", "variance", "p / (1 - c²)"], caption="After 1000 steps from 3"
+)
+
+# %% [markdown] tags=["DS-28", "DS-29"]
+# **Unrolled.** Put the recursion into itself $T$ times, and every noise is still there, each one shrunk once for every
+# step that came after it:
+#
+# $$X_T=(\sqrt{1-p})^T X_0+\sum_{i=0}^{T-1}\sqrt p\,(\sqrt{1-p})^i\,u_{T-i}.$$
+#
+# The sum is Gaussian, and its variance is a geometric series, $\sum_i p(1-p)^i=1-(1-p)^T$.
+
+# %% tags=["check", "DS-28", "DS-29"]
+p, T = 0.01, 1000
+u, i = torch.randn(T, dtype=torch.float64), torch.arange(T, dtype=torch.float64)
+*_, stepwise = accumulate(
+    u, lambda x, noise: math.sqrt(1 - p) * x + math.sqrt(p) * noise, initial=3.0
+)
+unrolled = (1 - p) ** (T / 2) * 3.0 + (p**0.5 * (1 - p) ** (i / 2) * u.flip(0)).sum()
+series, closed = (p * (1 - p) ** i).sum(), 1 - (1 - p) ** T
+print(f"X_T step by step {stepwise:.10f}   unrolled    {unrolled:.10f}")
+print(f"variance: series {series:.10f}   closed form {closed:.10f}")
+assert abs(stepwise - unrolled) < 1e-12
+assert abs(series - closed) < 1e-13
+
+# %% [markdown] tags=["DS-30"]
+# **The limit.** $(\sqrt{1-p})^T\to0$, so from any start we end at $N(0,1)$, the *standard* normal law (the lecture says
+# "normal Gaussian"), for $T$ "large enough". How large? The start is multiplied by less than $\delta$ once
+# $T\ge 2\ln\delta/\ln(1-p)$. And a far start needs longer: the Kullback-Leibler divergence, which measures in nats how
+# far $q(X_T\mid X_0)$ is from $N(0,1)$, grows with $X_0^2$.
+
+
+# %% tags=["check", "DS-30"]
+def steps_until(delta, p):
+    """The first T with (sqrt(1 - p))^T <= delta."""
+    return math.ceil(2 * math.log(delta) / math.log(1 - p))
+
+
+enough = steps_until(0.01, p=0.01)
+assert 0.99 ** (enough / 2) <= 0.01 < 0.99 ** ((enough - 1) / 2)
+signal = 0.99 ** (1000 / 2)
+ends = {x0: Normal(signal * x0, math.sqrt(1 - signal**2)) for x0 in (0.0, 3.0, -3.0, 255.0)}
+left = {x0: kl_divergence(end, Normal(0.0, 1.0)).item() for x0, end in ends.items()}
+print(f"signal below 0.01 after {enough} steps; after 1000 it is {signal:.5f}")
+print("nats from N(0, 1) after 1000 steps, by start:", {x0: f"{kl:.1e}" for x0, kl in left.items()})
+assert left[3.0] == left[-3.0] < 1e-3 < 1 < left[255.0]
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 1.** Someone feeds in pixels as they come from a file, 0 to 255, and uses $p=0.01$. After how many steps
+# has the *contribution of the start* fallen below 0.01 for every pixel?
+#
+# <details><summary>Answer</summary>
+#
+# We need $255\,(\sqrt{0.99})^T\le0.01$, that is `steps_until(0.01 / 255, 0.01)` = 2020 steps, more than twice the 917.
+# Rescaling the pixels to $[-1,1]$ first is cheaper. We meet this again in sections 9 and 11.
+# </details>
+
+# %% [markdown] tags=["DS-31", "E-40"]
+# ## 2. A picture forgets too
+#
+# **Story.** A picture is a list of numbers, so we do to every pixel what we did to the 3, with fresh noise for each one:
+#
+# $$X_1=\sqrt{1-p}\,X_0+\sqrt p\,u_1 .$$
+#
+# Here is a real digit, 8 by 8 pixels, scaled to $[-1,1]$. The same `recursion` takes it apart.
+
+# %% tags=["play", "DS-31"]
+digits, labels = data.digits("all")
+digit = digits[labels == 0][1]
+dissolving = recursion(digit, math.sqrt(0.99), math.sqrt(0.01), steps=1000)
+plots.show(
+    plots.images(dissolving[[0, 1, 10, 30, 60, 100, 200, 400, 1000]], columns=9, scale=9),
+    alt="Nine pictures of a handwritten 0. The first two look the same, from step 10 on grain appears, at "
+    "step 100 the 0 can just be guessed, at 400 and 1000 there is only static.",
+    caption="Steps 0, 1, 10, 30, 60, 100, 200, 400, 1000 with p = 0.01.",
+)
+
+# %% [markdown] tags=["DS-31", "E-40"]
+# **Is it so?** The lecture annotates this formula with "$\sim N(0,I)$", right under $X_1$. Look at the second picture
+# and predict: the mean and standard deviation of $X_1$ over all digits, those of $X_1-\sqrt{0.99}\,X_0$, and the
+# correlation of $X_1$ with $X_0$.
+
+# %% tags=["check", "DS-31", "E-40"]
+x0 = digits.double()
+x1 = recursion(x0, math.sqrt(0.99), math.sqrt(0.01), steps=1)[1]
+rest, n = x1 - math.sqrt(0.99) * x0, x0.numel()
+correlation = torch.corrcoef(torch.stack([x0.flatten(), x1.flatten()]))[0, 1]
+expected = math.sqrt(0.99 * x0.var() / (0.99 * x0.var() + 0.01))
+print(f"X1            : mean {x1.mean():.2f}, std {x1.std():.2f}")
+print(f"X1 - √0.99 X0 : mean {rest.mean():.2f}, std {rest.std():.3f}   (√p = 0.100)")
+print(f"correlation of X1 with X0: {correlation:.3f}   predicted {expected:.3f}")
+assert abs(rest.std() - 0.1) < 4 * 0.1 / math.sqrt(2 * n)
+assert abs(correlation - expected) < 4 * (1 - expected**2) / math.sqrt(n)
+assert abs(x1.mean()) > 0.3  # far from the mean 0 of N(0, I), whose standard error is 0.003
+
+# %% [markdown] tags=["DS-31", "E-40"]
+# **Put right.** $N(0,I)$ is the law of the *noise* $u_1$. The law of $X_1$ is still almost that of the digits: mean
+# $-0.39$, correlation 0.99. Only $X_T$, for large $T$, deserves the annotation.
+
+# %% [markdown] tags=["DS-40"]
+# ## 3. One step is a law
+#
+# **Story.** A recipe ("shrink, add noise") and a law ("the conditional density of the next state") are two ways to say
+# the same. From now on the share of fresh noise may differ from step to step: $p$ becomes $\beta_k$.
+#
+# $$q(x_k\mid x_{k-1})=N\!\left(\sqrt{1-\beta_k}\;x_{k-1},\;\beta_k I\right)$$
+#
+# The number $\beta_k$ trades what is kept for what is new, between two extremes: $\beta=0$ keeps everything,
+# $\beta=1$ forgets everything in one step.
+
+
+# %% tags=["formula", "DS-40"]
+def kernel(x, beta):
+    """A draw from q(x_k | x_{k-1} = x) = N(sqrt(1 - beta) x, beta I). x (*d) -> (*d)."""
+    return torch.normal(math.sqrt(1 - beta) * x, math.sqrt(beta))
+
+
+# %% tags=["check", "DS-40"]
+before, rows = torch.full((100_000,), 1.5, dtype=torch.float64), []
+for beta in (0.0, 0.01, 0.2, 1.0):
+    after = kernel(before, beta)
+    mean, std = math.sqrt(1 - beta) * 1.5, math.sqrt(beta)
+    assert abs(after.mean() - mean) <= 4 * std / math.sqrt(len(after)) + 1e-12
+    assert abs(after.std() - std) <= 4 * std / math.sqrt(2 * len(after)) + 1e-12
+    rows.append([beta, f"{after.mean():.2f}", f"{mean:.2f}", f"{after.std():.2f}", f"{std:.2f}"])
+plots.table(rows, header=["β", "mean", "√(1-β) x", "std", "√β"], caption="One step from x = 1.5")
+
+# %% [markdown] tags=["DS-41"]
+# **Reparameterised.** Drawing from $N(\text{mean},\text{std}^2)$ *is* computing mean + std · ε with $\varepsilon\sim N(0,I)$:
+# $x_k=\sqrt{1-\beta_k}\,x_{k-1}+\sqrt{\beta_k}\,\varepsilon_k$. The same seed gives the same numbers both ways.
+
+# %% tags=["check", "DS-41"]
+x, beta = torch.linspace(-2, 2, 1000, dtype=torch.float64), 0.02
+torch.manual_seed(1)
+drawn = kernel(x, beta)
+torch.manual_seed(1)
+computed = math.sqrt(1 - beta) * x + math.sqrt(beta) * torch.randn_like(x)
+print(f"largest difference {(drawn - computed).abs().max():.0e}")
+assert (drawn - computed).abs().max() < 1e-12
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 2.** Two steps with $\beta_1$ and $\beta_2$ in a row are again one step of the same kind. With which $\beta$?
+# Try $\beta_1=0.1,\ \beta_2=0.2$.
+#
+# <details><summary>Answer</summary>
+#
+# What is kept multiplies: $\sqrt{1-\beta}=\sqrt{1-\beta_2}\sqrt{1-\beta_1}$, so $\beta=1-0.9\cdot0.8=0.28$. What is new
+# agrees, because variances of independent noises add: $(1-\beta_2)\beta_1+\beta_2=0.8\cdot0.1+0.2=0.28$. That is the
+# whole next section.
+# </details>
+
+# %% [markdown] tags=["DS-42", "E-01"]
+# ## 4. All steps at once
+#
+# **Story.** Must we really walk 300 steps to see step 300? No: Gaussians added to Gaussians stay Gaussian.
+# With $\alpha_k=1-\beta_k$ and $\bar\alpha_k=\alpha_1\alpha_2\cdots\alpha_k$,
+#
+# $$q(x_k\mid x_0)=N\!\left(\sqrt{\bar\alpha_k}\;x_0,\;(1-\bar\alpha_k)\,I\right).$$
+#
+# *Proof by induction.* If it holds for $k-1$, one more step multiplies the mean by $\sqrt{\alpha_k}$ and makes the
+# variance $\alpha_k(1-\bar\alpha_{k-1})+\beta_k$. That is $1-\bar\alpha_k$, since
+# $\alpha_k\bar\alpha_{k-1}=\bar\alpha_k$ and $\alpha_k+\beta_k=1$. The induction starts at $k=0$, where nothing has
+# happened yet: **$\bar\alpha_0=1$**, an empty product.
+#
+# **Code.** The table of Ho et al. (2020) has 1000 steps with linearly growing $\beta_k$. It is the most
+# copied table of the field, so we write it ourselves.
+
+
+# %% tags=["formula", "twin:didiff.schedules.linear"]
+def linear(T, first=1e-4, last=0.02):
+    return torch.linspace(first, last, T, dtype=torch.float64)
+
+
+# %% tags=["formula", "DS-42", "E-01", "twin:didiff.schedules.DDPMSchedule.alpha_bar"]
+def alpha_bar(beta):
+    """alpha_bar[k] = (1 - beta_1) ... (1 - beta_k) for k = 0..T. beta (T,) -> (T + 1,)."""
+    nothing_yet = torch.ones(1, dtype=beta.dtype)
+    return torch.cat([nothing_yet, torch.cumprod(1 - beta, 0)])
+
+
+# %% tags=["check", "DS-42", "E-01"]
+beta = linear(1000)
+table = alpha_bar(beta)
+induction = (1 - beta) * (1 - table[:-1]) + beta
+print(
+    f"T + 1 = {len(table)} entries: ᾱ_0 = {table[0]:.0f}, ᾱ_1 = {table[1]:.4f}, ᾱ_1000 = {table[-1]:.3e}"
+)
+print(f"largest gap in the induction step: {(induction - (1 - table[1:])).abs().max():.0e}")
+assert table[0] == 1
+assert abs(table[1] - (1 - beta[0])) < 1e-15
+assert (induction - (1 - table[1:])).abs().max() < 1e-14
+
+# %% [markdown] tags=["E-01"]
+# **The entry at 0** is not decoration. In the next lesson a step back has the variance
+# $\tilde\beta_k=\frac{1-\bar\alpha_{k-1}}{1-\bar\alpha_k}\beta_k$. The lecture does not say what that is at $k=1$ (L6-06). Predict it! With
+# $\bar\alpha_0=1$ it is 0: the last step back adds no noise. The bug museum shows what happens without the entry.
+
+# %% [markdown] tags=["L6-36"]
+# **Two numbers say it all.** At any step, $x_k$ mixes picture and noise, and a `NoiseLevel` $t$ holds the two amounts:
+# `signal` $=\sqrt{\bar\alpha_k}$ and `noise` $=\sqrt{1-\bar\alpha_k}$. This line is the heart of the library; all that
+# comes later, samplers too, uses it. (`like` shapes the numbers so that they multiply a batch; see T-24 below.)
+
+
+# %% tags=["formula", "L6-36", "twin:didiff.process.add_noise"]
+def add_noise(x0, eps, t):
+    """xt = t.signal * x0 + t.noise * eps. x0, eps (B, *d); t one level, or one per sample."""
+    signal, noise = t.like(x0)
+    return signal * x0 + noise * eps
+
+
+# %% [markdown]
+# **Check.** Three hundred steps of the kernel against one call of `add_noise`, both from $x_0=2$; and unit-variance data
+# must keep unit variance.
+
+# %% tags=["check", "L6-36"]
+n, k = 20_000, 300
+t = NoiseLevel(table[k].sqrt(), (1 - table[k]).sqrt())
+start = torch.full((n,), 2.0, dtype=torch.float64)
+*_, walked = accumulate(beta[:k].tolist(), kernel, initial=start)
+jumped = add_noise(start, torch.randn_like(start), t)
+for name, x in (("300 steps", walked), ("one jump", jumped)):
+    print(
+        f"{name:9}: mean {x.mean():.2f} ({2 * t.signal:.2f}), variance {x.var():.2f} ({t.noise**2:.2f})"
+    )
+    assert abs(x.mean() - 2 * t.signal) < 4 * t.noise / math.sqrt(n)
+    assert abs(x.var() - t.noise**2) < 4 * t.noise**2 * math.sqrt(2 / n)
+unit = add_noise(torch.randn_like(start), torch.randn_like(start), t).var()
+print(f"unit-variance data keep variance {unit:.2f}")
+assert abs(unit - 1) < 4 * math.sqrt(2 / n)
+
+# %% [markdown] tags=["L6-37"]
+# **In several dimensions** the noise is independent from coordinate to coordinate: the covariance of $x_k$ given $x_0$ is
+# $(1-\bar\alpha_k)I$, nothing beside the diagonal. (The slide writes "density $\sim N$"; a variable *follows* a law, a
+# density *is* a formula.)
+
+# %% tags=["check", "L6-37"]
+n, point = 100_000, torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)
+x = add_noise(point.expand(n, 3), torch.randn(n, 3, dtype=torch.float64), t)
+covariance, v = torch.cov(x.T), t.noise**2
+tolerance = (
+    4 * v / math.sqrt(n) * (1 + (math.sqrt(2) - 1) * torch.eye(3))
+)  # the diagonal spreads √2 more
+print(
+    f"covariance of {n} draws, expected {v:.2f} on the diagonal:\n{covariance.numpy().round(2) + 0}"
+)
+assert ((covariance - v * torch.eye(3)).abs() < tolerance).all()
+assert ((x.mean(0) - t.signal * point).abs() < 4 * t.noise / math.sqrt(n)).all()
+
+# %% [markdown]
+# ## 5. The whole landscape
+#
+# **Story.** Now two views of the same process, as in notebook 18.1 of Prince's book. Left: *one* point $x_0=1$ dissolves.
+# Right: a *population* with two bumps at $\pm1$ dissolves, $q(x_k)=\int q(x_k\mid x_0)\,q(x_0)\,dx_0$. Both densities are
+# known exactly: noise turns a Gaussian mixture into another Gaussian mixture, and `didiff.mixtures` knows which.
+#
+# From here on we use the library's table, `DDPMSchedule`: `schedule.at(k)` is the `NoiseLevel` of step $k$.
+
+# %% tags=["check"]
+schedule = schedules.DDPMSchedule(1000)
+assert torch.equal(schedule.beta, linear(1000))
+assert (schedule.alpha_bar - alpha_bar(schedule.beta)).abs().max() < 1e-14
+
+
+def landscape(mixture, schedule, x, k):
+    """The density of x_k at every x and every step k >= 1. x (N,), k (M,) -> (N, M)."""
+    points, levels = x.repeat_interleave(len(k))[:, None], schedule.at(k.repeat(len(x)))
+    return mixture.log_prob(points, levels).exp().reshape(len(x), len(k))
+
+
+# %%
+x, k = torch.linspace(-3, 3, 181, dtype=torch.float64), torch.arange(1, 1001, 5)
+figure, (left, right) = plots.panels(2, size=(4.3, 3.0))
+one_point = mixtures.Mixture(torch.tensor([[1.0]], dtype=torch.float64))
+for ax, source in ((left, one_point), (right, mixtures.bimodal())):
+    heights = landscape(source, schedule, x, k).clamp(max=0.66)
+    plots.heatmap(k, x, heights, labels=("step k", "x", "density"), ax=ax)
+plots.show(
+    figure,
+    alt="Two heat maps over step and x. Left, a bright point at x = 1 fans out like a comet and bends "
+    "towards 0. Right, two bright bands at +1 and -1 widen and melt into one near step 250. At step "
+    "1000 both maps look the same.",
+    caption="Left q(x_k | x_0 = 1), cut at 0.66; right q(x_k) for two bumps.",
+)
+
+# %% [markdown]
+# **Check.** Is the right map true? We let 150,000 points walk 100 steps and compare their histogram with the exact mass of
+# each bin. By the Cauchy-Schwarz inequality the total variation distance of a histogram of $n$ draws in $B$ bins is at
+# most $\tfrac12\sqrt{B/n}$ on average, and its standard deviation at most $\tfrac{1}{2\sqrt n}$.
+
+# %% tags=["check"]
+n, bins, source = 150_000, 24, mixtures.bimodal()
+*_, x = accumulate(schedule.beta[:100].tolist(), kernel, initial=source.sample(n)[0][:, 0])
+measured = torch.histc(x, bins, -3, 3) / n
+fine = torch.linspace(-3, 3, bins * 50 + 1, dtype=torch.float64)
+centres = (fine[1:] + fine[:-1]) / 2
+exact = (
+    source.log_prob(centres[:, None], schedule.at(100)).exp().reshape(bins, 50).mean(1) * 6 / bins
+)
+distance, limit = (measured - exact).abs().sum() / 2, (math.sqrt(bins) / 2 + 4 / 2) / math.sqrt(n)
+print(f"total variation distance {distance:.3f}, allowed {limit:.3f}")
+assert distance < limit
+
+# %% [markdown] tags=["play"]
+# **Play.** Move the noise level over both worlds. The noise of the picture stays the same while you move; only the mixture
+# changes. Where do *you* stop seeing the 0? And at which step do the two bumps become one?
+#
+# <details><summary>Answer for the bumps</summary>
+#
+# Two equal bells merge when half their distance, $\sqrt{\bar\alpha_k}$, equals their standard deviation,
+# $\sqrt{0.09\,\bar\alpha_k+1-\bar\alpha_k}$. That is at $\bar\alpha_k=1/1.91=0.52$, step 250 or so.
+# </details>
+
+
+# %% tags=["play"]
+def frames(k, digit, eps, schedule):
+    """The digit at step k beside the density of the two bumps at step k."""
+    t = schedule.at(k)
+    figure, (left, right) = plots.panels(2, size=(2.4, 2.3))
+    plots.images(add_noise(digit[None], eps[None], t), columns=1, ax=left)
+    x = torch.linspace(-3.5, 3.5, 201, dtype=torch.float64)
+    bumps = mixtures.bimodal().log_prob(x[:, None], t).exp()
+    bell = Normal(0.0, 1.0).log_prob(x).exp()
+    plots.densities(x, {"data, noised": bumps, "noise N(0, 1)": bell}, ax=right)
+    right.set(ylim=(0, 1))
+    readout = f"step {k}: signal {t.signal:.3f}, noise {t.noise:.3f}, SNR {t.snr:.3g}"
+    yield widgets.Frame(plots.png(figure), readout)
+
+
+# %% tags=["play"]
+moving = partial(frames, digit=digit, eps=torch.randn_like(digit), schedule=schedule)
+explorer = widgets.Explorer(moving, {"k": widgets.slider("step k", 0, 1000, value=150, step=10)})
+explorer.show(
+    alt="a handwritten 0 under noise, beside the density of two bumps under the same noise",
+    still_over="k",
+    values=[*range(0, 400, 20), *range(400, 1001, 100)],
+)
+
+# %% tags=["check"]
+explorer["k"].value = 600
+explorer.wait()
+print(explorer.readout)
+assert f"signal {schedule.alpha_bar[600].sqrt():.3f}" in explorer.readout
+
+# %% [markdown] tags=["L6-38"]
+# ## 6. The bell, piece by piece
+#
+# **Story.** Later lessons differentiate the logarithm of $q(x_k\mid x_0)$, so let us write it out once. In $d$ dimensions
+# a Gaussian with mean $\mu$ and covariance $\Sigma$ has the density
+# $\exp\!\big(-\tfrac12(x-\mu)^\top\Sigma^{-1}(x-\mu)\big)\big/\big((2\pi)^{d/2}|\Sigma|^{1/2}\big)$.
+# Ours has $\Sigma=vI$ with $v=1-\bar\alpha_k$, and everything becomes simple: $|\Sigma|=v^d$, $\Sigma^{-1}=I/v$, and the
+# quadratic form is a squared length over $v$.
+
+# %% tags=["check", "L6-38"]
+v, rows = 0.3, []
+for d in range(1, 9):
+    covariance, x = v * torch.eye(d, dtype=torch.float64), torch.randn(d, dtype=torch.float64)
+    quadratic = x @ torch.linalg.inv(covariance) @ x
+    assert abs(torch.linalg.det(covariance) / v**d - 1) < 1e-12
+    assert abs(quadratic / ((x**2).sum() / v) - 1) < 1e-12
+    rows.append([d, torch.linalg.det(covariance).item(), v**d])
+plots.table(rows[::2], header=["d", "determinant", "v^d"], caption="|vI| for v = 0.3")
+
+# %% [markdown] tags=["L6-39", "L6-40"]
+# **Formula.** The factor in front is $(2\pi)^{d/2}v^{d/2}=(2\pi v)^{d/2}$, and the logarithm of the whole is
+#
+# $$\log q(x_k\mid x_0)=-\frac d2\log(2\pi v)-\frac{\lVert x_k-\sqrt{\bar\alpha_k}\,x_0\rVert^2}{2v},\qquad v=1-\bar\alpha_k .$$
+
+
+# %% tags=["formula", "L6-40"]
+def log_q(xt, x0, t):
+    """log q(xt | x0), in nats. xt, x0 (B, d); t one level. Returns (B,)."""
+    v = t.noise**2
+    return -xt.shape[1] / 2 * torch.log(2 * torch.pi * v) - ((xt - t.signal * x0) ** 2).sum(1) / (
+        2 * v
+    )
+
+
+# %% tags=["check", "L6-39", "L6-40"]
+t, grid = schedule.at(300), torch.linspace(-6, 6, 601, dtype=torch.float64)
+line, plane = grid[:, None], torch.cartesian_prod(grid, grid)
+for x in (line, plane):
+    d = x.shape[1]
+    mass = log_q(x, torch.ones_like(x), t).exp().sum() * 0.02**d
+    other = MultivariateNormal(
+        t.signal * torch.ones(d).double(), t.noise**2 * torch.eye(d).double()
+    )
+    gap = (log_q(x, torch.ones_like(x), t) - other.log_prob(x)).abs().max()
+    print(f"d = {d}: total mass {mass:.6f}, largest gap to torch's log_prob {gap:.0e}")
+    assert abs(mass - 1) < 1e-6
+    assert gap < 1e-12
+
+# %% [markdown] tags=["DS-43"]
+# ## 7. The law of a whole trajectory
+#
+# **Story.** What is the density of a whole path $x_0,x_1,\dots,x_T$, all of it together? The next state asks only for the
+# present one (that is the Markov property of lesson 02), so the density is a product:
+#
+# $$q(x_{0:T})=q(x_0)\prod_{k=1}^{T}q(x_k\mid x_{k-1}).$$
+#
+# **Check.** For Gaussian data, $x_0\sim N(m,s^2)$, the path is one long Gaussian vector. We know its mean and covariance
+# without the chain: $\operatorname{Var}x_j=\bar\alpha_js^2+1-\bar\alpha_j$, and from $j$ to a later $k$ the chain
+# multiplies by $\sqrt{\bar\alpha_k/\bar\alpha_j}$. Two routes, one number.
+
+
+# %% tags=["formula", "DS-43"]
+def log_path(path, beta, start):
+    """log q(x_0) + sum of log q(x_k | x_{k-1}). path (T + 1,), beta (T,), start: the law of x_0."""
+    steps = Normal((1 - beta).sqrt() * path[:-1], beta.sqrt())
+    return start.log_prob(path[0]) + steps.log_prob(path[1:]).sum()
+
+
+# %% tags=["check", "DS-43"]
+(m, s), beta = torch.tensor([1.0, 0.5]).double(), torch.tensor([0.05, 0.1, 0.2, 0.3, 0.4]).double()
+path = torch.stack([*accumulate(beta.tolist(), kernel, initial=torch.tensor(0.7).double())])
+table = alpha_bar(beta)
+variance = table * s**2 + 1 - table
+first, second = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
+early, late = torch.minimum(first, second), torch.maximum(first, second)
+covariance = (table[late] / table[early]).sqrt() * variance[early]
+whole = MultivariateNormal(table.sqrt() * m, covariance).log_prob(path)
+stepwise = log_path(path, beta, Normal(m, s))
+print(f"sum of the steps {stepwise:.10f}   one joint Gaussian {whole:.10f}")
+assert abs(stepwise - whole) < 1e-9
+
+# %% [markdown]
+# ## 8. How fast to forget
+#
+# **Story.** A *schedule* decides how much noise there is when. The library writes every schedule as a function of
+# $u\in[0,1]$, 0 the data and 1 the noise, that returns a `NoiseLevel`. Five of them: `linear` and `cosine` (tables of
+# $\beta_k$), `constant` ($p$ in every step, section 1), `straight` (signal $1-u$, noise $u$, the line of flow matching)
+# and `exploding` (signal stays 1, noise grows to 80).
+#
+# **Formula.** How to compare things so different? By the ratio of the two amounts, as a signal-to-noise ratio or as an angle:
+#
+# $$\mathrm{SNR}=\frac{\text{signal}^2}{\text{noise}^2},\qquad
+# \text{clock}=\frac2\pi\arctan\frac{\text{noise}}{\text{signal}}\in[0,1].$$
+
+
+# %%
+def five():
+    """The schedules of this section by name: functions u -> NoiseLevel."""
+    tables = {
+        "linear": schedules.linear,
+        "cosine": schedules.cosine,
+        "constant": schedules.constant,
+    }
+    named = {name: schedules.DDPMSchedule(1000, betas) for name, betas in tables.items()}
+    return {**named, "straight": schedules.straight, "exploding": schedules.exploding(80.0)}
+
+
+# %%
+u = torch.linspace(0.02, 0.98, 17, dtype=torch.float64)
+levels = {name: schedule(u) for name, schedule in five().items()}
+figure, axes = plots.panels(3, size=(3.1, 2.9))
+sights = {
+    "ᾱ": lambda t: t.alpha_bar,
+    "log SNR (nats)": lambda t: t.snr.log(),
+    "clock": lambda t: t.clock,
+}
+for ax, (ylabel, sight) in zip(axes, sights.items(), strict=True):
+    plots.lines(
+        {name: (u, sight(t)) for name, t in levels.items()}, xlabel="u", ylabel=ylabel, ax=ax
+    )
+    ax.get_legend().set_visible(ax is axes[0])
+plots.show(
+    figure,
+    alt="Three panels over u with five curves. In the clock panel cosine is a straight diagonal, the straight "
+    "schedule a gentle S around it; linear and constant bulge above them, and exploding jumps almost at "
+    "once to 0.9.",
+    caption="Five schedules by signal share, log-SNR and clock. Straight in the clock: the cosine schedule.",
+)
+
+# %% [markdown]
+# **Check.** Straight and exploding paths do not keep the variance at 1. Are they another kind of process? Divide
+# $x_t$ by $\sqrt{\text{signal}^2+\text{noise}^2}$, and what remains is the level of a variance-preserving schedule
+# with the same clock. So up to a change of units a schedule only says *when* to be *where* on one and the same road.
+
+# %% tags=["check"]
+x0, eps = torch.randn(2, len(u), 3, dtype=torch.float64)
+for name, t in levels.items():
+    length = (t.signal**2 + t.noise**2).sqrt()
+    same_clock = schedules.trigonometric(t.clock)  # signal² + noise² = 1, and its clock is u itself
+    gap = (add_noise(x0, eps, t) / length[:, None] - add_noise(x0, eps, same_clock)).abs().max()
+    print(
+        f"{name:10} length from {length.min():6.3f} to {length.max():6.3f}, gap after rescaling {gap:.0e}"
+    )
+    assert gap < 1e-10
+    assert (t.snr * torch.tan(torch.pi / 2 * t.clock) ** 2 - 1).abs().max() < 1e-10
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 3.** At which step $k$ are signal and noise equally strong (clock ½) for the tables linear, cosine and constant?
+# Training draws $k$ uniformly. What does that mean for the three?
+#
+# <details><summary>Answer</summary>
+#
+# Equal strength means $\bar\alpha_k=\frac12$: step 259, 496 and 69. With the linear table three quarters of all training
+# examples have more noise than signal, with the constant one 93 percent. The cosine table spends its time evenly; that
+# was the reason to invent it (Nichol & Dhariwal 2021).
+# </details>
+
+# %% [markdown] tags=["L19-50"]
+# ## 9. How much signal is left?
+#
+# **Is it so?** The lecture says that the forward process ends in pure static, $x_T\approx N(0,I)$ (L19-50). Sampling begins
+# with exact static, so what is left of the data at step $T$ is an error we make before we begin. Predict: is it
+# always negligible?
+#
+# **Formula.** The divergence between $q(x_T\mid x_0)$ and $N(0,1)$, for each number $x_0$ of a picture, is
+#
+# $$\mathrm{KL}=\tfrac12\left(\bar\alpha_T\,x_0^2-\bar\alpha_T-\log(1-\bar\alpha_T)\right)\ \text{nats}.$$
+#
+# Stable Diffusion 1 uses a schedule of its own: linear in $\sqrt{\beta}$, from $\sqrt{0.00085}$ to $\sqrt{0.012}$.
+
+
+# %% tags=["formula", "L19-50"]
+def scaled_linear(T, first=0.00085, last=0.012):
+    """The betas of Stable Diffusion 1: their square roots grow linearly. Returns (T,)."""
+    return torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2
+
+
+def terminal_kl(alpha_bar, square):
+    """KL(q(x_T | x0), N(0, 1)) in nats per number, for x0^2 = square."""
+    return (alpha_bar * (square - 1) - torch.log1p(-alpha_bar)) / 2
+
+
+# %% tags=["check", "L19-50"]
+betas = {"linear": schedules.linear, "cosine": schedules.cosine, "constant": schedules.constant}
+betas["Stable Diffusion"], rows = scaled_linear, []
+for name, rule in betas.items():
+    end = schedules.DDPMSchedule(1000, rule).alpha_bar[-1]
+    ours = [terminal_kl(end, x0**2) for x0 in (1.0, 16.0)]
+    law = Normal(end.sqrt() * torch.tensor([1.0, 16.0]).double(), (1 - end).sqrt())
+    assert (torch.stack(ours) - kl_divergence(law, Normal(0.0, 1.0))).abs().max() < 1e-10
+    rows.append([name, f"{end:.2e}", f"{end.sqrt():.5f}", *(f"{kl:.1e}" for kl in ours)])
+header = ["table", "ᾱ_T", "signal √ᾱ_T", "KL, x0 = 1", "KL, x0 = 16"]
+plots.table(rows, header=header, caption="What is left at step T = 1000 (KL in nats per number)")
+
+# %% [markdown] tags=["L19-50"]
+# **Put right.** It depends on the schedule and on the scale of the data. With the linear table and $|x_0|=1$, $2\cdot10^{-5}$ nats
+# are left, nothing. Stable Diffusion's table leaves 6.8 percent of the amplitude, a hundred times more nats. Does it
+# matter? Take data $N(2,\,0.3^2)$, give a sampler the *exact* denoiser, start it from static (500 quantiles of $N(0,1)$; a peek at lesson 07), and look
+# at the mean of what comes back. A deterministic sampler carries quantiles to quantiles, so we can predict it: static has its
+# centre at 0 where the data has $\sqrt{\bar\alpha_T}\cdot2$, and comes back too low by $0.3\cdot2\sqrt{\bar\alpha_T}$
+# (divided by the standard deviation at $T$, nearly 1).
+
+# %% tags=["check", "L19-50"]
+m, s = 2.0, 0.3
+static = Normal(0.0, 1.0).icdf((torch.arange(500).double() + 0.5) / 500)[:, None]  # 500 quantiles
+for name, rule in (("linear", schedules.linear), ("Stable Diffusion", scaled_linear)):
+    t = schedules.DDPMSchedule(1000, rule)
+    back = samplers.last(samplers.ddim(mixtures.gaussian(m, s), static, schedules.grid(t, 1000)))
+    end = t.at(1000)
+    expected = m - s * end.signal * m / ((end.signal * s) ** 2 + end.noise**2).sqrt()
+    print(f"{name:16} mean {back.mean():.3f}, predicted {expected:.3f}, the data have {m:.0f}")
+    assert abs(back.mean() - expected) < 1e-3  # what a thousand steps leave of the step error
+
+# %% [markdown]
+# The mean comes back as 1.96. In pictures this shows as a brightness that always drifts to medium grey: a model that
+# has trouble to draw a black night (Lin et al. 2024).
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 4.** Lin et al. (2024) mend a table: shift $\sqrt{\bar\alpha_k}$ so that its last entry is 0, and rescale so that the
+# first stays as it was. What is the last $\beta$ of the mended table, what does `DDPMSchedule` say to it, and is it right to?
+#
+# <details><summary>Answer</summary>
+#
+# $\bar\alpha_T=0$ means $\beta_T=1$: the last step wipes out everything. `DDPMSchedule` refuses it with a ValueError. At signal 0
+# the noise *is* $x_T$, so a network that predicts the noise learns nothing there (lesson 05 meets targets that do). The cosine table
+# has the same problem and cuts its $\beta$ at 0.999.
+# </details>
+
+# %% [markdown] tags=["DS-39"]
+# ## 10. The chain and the equation
+#
+# **Is it so?** The lecture goes from stochastic differential equations to this chain by saying that a discrete process *must*
+# be a Markov chain with Gaussian transitions (DS-39). Which of the two does the step to discrete time bring?
+#
+# **Formula.** The equation (Song et al. 2021, eq. 11) with $u$ counted in steps is
+#
+# $$dx=-\tfrac12\beta\,x\,du+\sqrt\beta\,dW .$$
+#
+# It is Markov already. Euler's method with one step of length 1 makes it $x\leftarrow(1-\beta/2)\,x+\sqrt\beta\,\varepsilon$, a
+# Gaussian transition, but for the factor: the chain has $\sqrt{1-\beta}=1-\beta/2-\beta^2/8-\dots$
+
+# %% tags=["check", "DS-39"]
+rows = []
+for beta in (1e-4, 0.02, 0.2):
+    gap = (1 - beta / 2) - math.sqrt(1 - beta)
+    assert abs(gap / (beta**2 / 8) - 1) < beta  # the next term is smaller by the factor β/2
+    rows.append([beta, gap, beta**2 / 8])
+plots.table(rows, header=["β", "gap", "β²/8"], caption="(1 - β/2) against √(1 - β)")
+
+# %% [markdown] tags=["DS-39"]
+# So both agree up to $O(\beta^2)$. Drive them with the *same* noise for a thousand steps: every step adds at most $|x|\beta_k^2/8$
+# to the distance of the two paths, and shrinks what was there.
+
+
+# %% tags=["formula", "DS-39"]
+def preserving(beta):
+    """The SDE of a table: u in [0, 1], so that a step lasts 1 / T and the rates are T * beta_k."""
+    T = len(beta)
+
+    def rate(u):
+        return T * beta[(u * T).round().long().clamp(max=T - 1)]
+
+    return sde.SDE(lambda x, u: -rate(u) / 2 * x, lambda u: rate(u).sqrt())
+
+
+# %% tags=["check", "DS-39"]
+beta, start = schedule.beta, torch.full((5000,), 3.0, dtype=torch.float64)
+times = torch.linspace(0, 1, 1001, dtype=torch.float64)
+euler = torch.stack(
+    [*sde.simulate(preserving(beta), start, times, torch.Generator().manual_seed(5))]
+)
+torch.manual_seed(5)
+chain = torch.stack([*accumulate(beta.tolist(), kernel, initial=start)])
+gap, limit = (euler - chain).abs().max(), chain.abs().max() * (beta**2 / 8).sum()
+print(f"largest distance of 5000 pairs of paths {gap:.4f}, allowed {limit:.4f}")
+assert 0 < gap < limit
+
+# %% [markdown] tags=["DS-39"]
+# **Put right.** Discretising gives Gaussian *one-step* transitions, not the Markov property; and DDPM's chain is this
+# equation up to $O(\beta^2)$. Conversely there is an equation whose marginals pass *exactly* through the table: its rate per
+# step is $-\log(1-\beta_k)$ instead of $\beta_k$. That is what `sde.schedule_sde` returns, by differentiating the schedule.
+
+# %% tags=["check", "DS-39"]
+exact, k = sde.schedule_sde(schedule), 800
+middle = torch.tensor((k - 0.5) / 1000, dtype=torch.float64)
+rate, expected = exact.diffusion(middle) ** 2 / 1000, -torch.log1p(-schedule.beta[k - 1])
+print(f"rate per step {rate:.8f}   -log(1-β) {expected:.8f}   β {schedule.beta[k - 1]:.8f}")
+assert abs(rate - expected) < 1e-10
+
+# %% [markdown]
+# ## 11. Bug museum
+#
+# Five famous mistakes. In most of them the pictures look fine, which is why each comes with a check that sees it.
+
+# %% [markdown] tags=["T-01"]
+# **The shifted table (T-01).** `cumprod(1 - beta)` starts at $\bar\alpha_1$, not at $\bar\alpha_0$. Whoever reads it with $k=1..T$ is one step
+# off. We let a sampler read its table one entry too late while the exact denoiser knows the true level. Which histogram is the
+# wrong one?
+
+
+# %% tags=["T-01"]
+def sample(denoiser, x, schedule, shift):
+    """From step T to 0 in tens (lesson 07); the sampler's table is read `shift` entries too late."""
+    table = [schedule.at(min(k + shift, schedule.T)) for k in range(schedule.T + 1)]
+    for k, s in pairwise(range(schedule.T, -1, -10)):
+        eps = denoiser(x, schedule.at(k)).eps
+        x = add_noise((x - table[k].noise * eps) / table[k].signal, eps, table[s])
+    return x
+
+
+# %% tags=["T-01"]
+static = torch.randn(5000, 1, dtype=torch.float64)
+draws = {
+    name: sample(mixtures.gaussian(), static, schedule, shift)[:, 0]
+    for name, shift in (("A", 1), ("B", 0))
+}
+x = torch.linspace(-1, 3, 161, dtype=torch.float64)
+plots.show(
+    plots.densities(x, {"exact": Normal(1.0, 0.5).log_prob(x).exp()}, samples=draws),
+    alt="Two histograms, A and B, lie on one another and on the dashed exact bell around 1.",
+    caption="One of A and B was made with the shifted table.",
+)
+print({name: f"std {x.std():.3f}" for name, x in draws.items()})
+
+# %% [markdown] tags=["T-01"]
+# It is A, and nobody can see it. The unit check can: *after one step exactly one β has acted, after none none has.*
+
+# %% tags=["check", "T-01"]
+shifted = torch.cumprod(1 - schedule.beta, 0)  # read with k = 0..T - 1, as if shifted[k] were ᾱ_k
+for name, table in (("right", schedule.alpha_bar), ("shifted", shifted)):
+    print(
+        f"{name:8} ᾱ_0 - 1 = {table[0] - 1:.1e},  ᾱ_1 - (1 - β_1) = {table[1] - (1 - schedule.beta[0]):.1e}"
+    )
+assert schedule.alpha_bar[0] == 1
+assert abs(schedule.alpha_bar[1] - (1 - schedule.beta[0])) < 1e-15
+assert abs(shifted[1] - (1 - schedule.beta[0])) > 1e-4
+
+# %% [markdown] tags=["T-02", "E-01"]
+# **The index that wraps (T-02).** Keep the short table, write `table[k - 1]` for "one step earlier", and at the last step
+# back ($k=0$ in Python's count) the index is $-1$, which Python takes as the *last* entry. Instead of no noise at all, the finished
+# picture gets noise of variance 1.
+
+
+# %% tags=["check", "T-02", "E-01"]
+def posterior_variance(before, now, beta):
+    """(1 - alpha_bar_{k-1}) / (1 - alpha_bar_k) * beta_k."""
+    return (1 - before) / (1 - now) * beta
+
+
+wrapped = posterior_variance(shifted[0 - 1], shifted[0], schedule.beta[0])
+right = posterior_variance(schedule.alpha_bar[0], schedule.alpha_bar[1], schedule.beta[0])
+print(f"variance of the last step back: right {right:.3f}, wrapped {wrapped:.3f}")
+assert right == 0
+assert abs(wrapped - 1) < 1e-3
+
+# %% [markdown] tags=["T-03"]
+# **The lost square root (T-03).** `alpha_bar * x0` for `sqrt(alpha_bar) * x0`, or the same with the noise. The pictures still get
+# noisier, all looks well. Ask for two numbers at $\bar\alpha=\frac12$ on data of unit variance: the variance must be 1, and the *slope*
+# of the mean on $x_0$ tells which root is lost.
+
+# %% tags=["check", "T-03"]
+n, a = 200_000, torch.tensor(0.5, dtype=torch.float64)
+x0, eps = torch.randn(2, n, dtype=torch.float64)
+amounts = {"right": (a.sqrt(), (1 - a).sqrt()), "ᾱ without √": (a, (1 - a).sqrt())}
+amounts |= {"1 - ᾱ without √": (a.sqrt(), 1 - a), "both without √": (a, 1 - a)}
+rows = []
+for name, pair in amounts.items():
+    x = add_noise(x0, eps, NoiseLevel(*pair))
+    slope = (x * x0).mean() / (x0**2).mean()
+    healthy = abs(x.var() - 1) < 4 * math.sqrt(2 / n) and abs(slope - a.sqrt()) < 4 / math.sqrt(n)
+    assert healthy == (name == "right")
+    rows.append([name, f"{x.var():.2f}", f"{slope:.2f}", "yes" if healthy else "no"])
+plots.table(
+    rows,
+    header=["add_noise", "variance", "slope", "passes"],
+    caption="At ᾱ = ½: variance 1, slope 0.71",
+)
+
+# %% tags=["T-03"]
+k, a = torch.arange(0, 1001, 50), schedule.alpha_bar[::50]
+variances = {"right": a + (1 - a), "ᾱ without √": a**2 + (1 - a)}
+variances |= {"1 - ᾱ without √": a + (1 - a) ** 2, "both without √": a**2 + (1 - a) ** 2}
+figure = plots.lines(
+    {name: (k, v) for name, v in variances.items()}, xlabel="step k", ylabel="variance of x"
+)
+plots.show(
+    figure,
+    alt="Variance against step for four versions. The right one is flat at 1. With one root lost it sags to 0.75 "
+    "near step 260 and comes back, the two curves on one another; with both lost it sags to 0.5.",
+    caption="The variance tells that a root is lost, not which one: two curves coincide.",
+)
+
+# %% [markdown] tags=["T-23"]
+# **The wrong range (T-23).** All of this assumes data of about unit size. The same digits in three units, with what is left
+# of them at step $T$ of the linear table: ask for a mean near 0 and a leak below 0.02.
+
+# %% tags=["check", "T-23"]
+end, rows = schedule.at(1000).signal, []
+for name, x in (
+    ("-1..1", digits),
+    ("0..1", (digits + 1) / 2),
+    ("0..16", 8 * (digits + 1)),
+    ("0..255", 127.5 * (digits + 1)),
+):
+    rms = (x.double() ** 2).mean().sqrt()
+    kl = terminal_kl(schedule.alpha_bar[-1], rms**2)
+    rows.append([name, f"{x.mean():.2f}", f"{rms:.2f}", f"{end * rms:.3f}", f"{kl:.1e}"])
+    assert (end * rms < 0.02) == (name in ("-1..1", "0..1"))
+plots.table(
+    rows,
+    header=["range", "mean", "rms", "leak √ᾱ_T · rms", "KL (nats)"],
+    caption="The digits in four units",
+)
+
+# %% [markdown] tags=["T-23"]
+# The range 0..1 leaks little, but its mean is not 0, and it has half the spread, so a quarter of the signal-to-noise ratio at
+# every step: the schedule runs early. Use $[-1,1]$, always.
+
+# %% [markdown] tags=["T-24"]
+# **The silent broadcast (T-24).** A batch of $B$ samples of dimension $D$, each with its own step. `signal` then has shape (B,), and
+# `signal * x0` multiplies along the *last* axis. If $B\ne D$, torch complains. If $B=D$, it does not: every sample gets the levels of all the
+# others. Here all data are 1, so the picture shows the levels: one row per sample.
+
+# %% tags=["T-24"]
+ones = torch.ones(64, 64, dtype=torch.float64)
+t = schedule.at(torch.linspace(1, 1000, 64).long())  # 64 levels, one per sample
+wrong, right = t.signal * ones, add_noise(ones, 0 * ones, t)
+plots.show(
+    plots.images(torch.stack([right, wrong])[:, None] * 2 - 1, columns=2, scale=3),
+    alt="Two squares. Left, every row has one grey, from white on top to black at the bottom. Right, the "
+    "greys run from left to right instead: every row holds all levels.",
+    caption="Left: a level for each sample (row). Right: the levels went across.",
+)
+
+# %% tags=["check", "T-24"]
+for name, scale in (("add_noise", right), ("broadcast", wrong)):
+    print(f"{name}: largest spread within one sample {(scale.amax(1) - scale.amin(1)).max():.3f}")
+assert (right == t.signal[:, None]).all()
+assert (wrong.amax(1) - wrong.amin(1)).min() > 0.9
+refused = False
+try:
+    t.signal * torch.ones(64, 10)
+except RuntimeError:
+    refused = True
+assert refused  # for other shapes torch does complain
+
+# %% [markdown]
+# `NoiseLevel.like` is the one place in the library that shapes levels for a batch, so nobody has to think of it twice.
+#
+# ## Answers, checked
+
+# %% tags=["solution", "check"]
+assert steps_until(0.01 / 255, p=0.01) == 2020  # exercise 1
+assert math.isclose(1 - (1 - 0.1) * (1 - 0.2), 0.28)  # exercise 2
+halfway = {
+    name: (five()[name].alpha_bar - 0.5).abs().argmin().item()
+    for name in ("linear", "cosine", "constant")
+}
+assert halfway == {"linear": 259, "cosine": 496, "constant": 69}  # exercise 3
+root = schedules.DDPMSchedule(1000, scaled_linear).alpha_bar[1:].sqrt()
+mended = (root - root[-1]) * root[0] / (root[0] - root[-1])
+assert abs(mended[0] - root[0]) < 1e-12
+assert 1 - (mended[-1] / mended[-2]) ** 2 == 1  # exercise 4
+print("all four hold")
+
+# %% [markdown]
+# ## What we learned
+#
+# * One small step, $x\leftarrow\sqrt{1-\beta}\,x+\sqrt\beta\,\varepsilon$, forgets any start; the squares of the two factors add up to 1, and so the variance stays at 1.
+# * A thousand steps are one: `xt = t.signal * x0 + t.noise * eps`, with $\bar\alpha_0=1$ at the beginning of the table.
+# * A schedule says when to be where on one road, and the clock says where. What it leaves at the end depends on schedule *and* data.
+# * Wrong tables make right-looking pictures. Check numbers at $k=0$, at $k=1$, and at $\bar\alpha=\frac12$.
+#
+# ## References
+#
+# * Sohl-Dickstein et al. 2015, *Deep unsupervised learning using nonequilibrium thermodynamics*, section 2.1: the chain.
+# * Ho et al. 2020, *Denoising diffusion probabilistic models*, eq. 2 (one step), eq. 4 (all steps), section 4 (linear table).
+# * Nichol & Dhariwal 2021, *Improved DDPM*, section 3.2, eq. 17: the cosine table.
+# * Song et al. 2021, *Score-based generative modeling through SDEs*, section 3.4, eq. 11.
+# * Kingma et al. 2021, *Variational diffusion models*, section 3.1: signal, noise and SNR; section 5.1: what a schedule changes and what not.
+# * Lin et al. 2024, *Common diffusion noise schedules and sample steps are flawed*, section 3.1: what is left at the end.
+# * Rombach et al. 2022, *Latent diffusion models*; the schedule in section 9 is the one in the released configuration of Stable Diffusion 1.
+# * Prince 2023, *Understanding deep learning*, section 18.2 (its $\alpha_t$ is our $\bar\alpha_k$).
+#
+# **Where next:** lesson 04 walks the same road backwards. A step back is not a law we choose, it is one we have to find.

@@ -1,0 +1,863 @@
+# %% [markdown]
+# # 06 · Score and noise
+#
+# *A network that guesses noise has learnt, without computing a single probability, which way is up.*
+#
+# **You need** noising, `xt = signal * x0 + noise * eps` (lesson 03), and gradients of functions of
+# several variables.
+#
+# **You will be able to** say what a score is, derive it from the noise in six steps, explain why
+# regression onto noise finds it, measure how far a trained network is from the truth, and tell what
+# becomes of a model that has learnt its training set *too* well.
+#
+# **Time on two CPU cores**: 40 seconds to run, an hour and a half to read and play.
+
+# %% tags=["setup"]
+import math
+
+import torch
+
+from didiff import DDPMSchedule, Denoiser, Mixture, add_noise, data, ddim, grid, initial_noise
+from didiff import last, mixtures, networks, plots, widgets
+
+torch.manual_seed(0)
+plots.style()
+schedule = DDPMSchedule()
+
+# %% [markdown]
+# The lecture counts steps $t = 1 \dots T$ and writes $\sqrt{\bar\alpha_t}$ and $\sqrt{1-\bar\alpha_t}$.
+# Here $k$ is the number of the step, `t = schedule.at(k)` is the *level* itself, and the two roots are
+# `t.signal` and `t.noise`. So the lecture's $1-\bar\alpha_t$ is `t.noise**2`, a variance.
+
+# %% [markdown] tags=["formula"]
+# ## 1. Which way is up?
+#
+# **Story.** You stand on a hill in thick fog. You see neither its shape nor how high you are, but your
+# feet tell you where the ground rises, and how steeply. If the height is the logarithm of a
+# probability density, the arrow under your feet is the **score**. With $p_t$ for the density of noisy
+# points at level $t$,
+#
+# $$s(x, t) \;=\; \nabla_x \log p_t(x) .$$
+#
+# Where we can write the density down, automatic differentiation finds the arrow.
+
+
+# %%
+def autograd_score(log_prob, x):
+    """grad_x log p at each point of x (B, d); log_prob: (B, d) -> (B,)."""
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(log_prob(x).sum(), x)
+    return gradient
+
+
+# %% [markdown]
+# **Check** (L6-35). Our landscape has three hills in the plane. We compare the gradient with
+# differences of heights, and then take a small step along the arrow from each of 1,000 places.
+# Predict: how many of these steps lead upwards?
+
+# %% tags=["check", "L6-35"]
+three, t = mixtures.three_modes(), schedule.at(300)
+x = 1.5 * torch.randn(1000, 2, dtype=torch.float64)
+score = autograd_score(lambda x: three.log_prob(x, t), x)
+h = 1e-5 * torch.eye(2, dtype=torch.float64)
+slopes = torch.stack([(three.log_prob(x + e, t) - three.log_prob(x - e, t)) / 2e-5 for e in h], 1)
+upwards = three.log_prob(x + 1e-3 * score, t) > three.log_prob(x, t)
+print(f"by autograd    ({score[0, 0]:.6f}, {score[0, 1]:.6f})")
+print(f"by differences ({slopes[0, 0]:.6f}, {slopes[0, 1]:.6f})")
+print(f"steps that lead upwards: {upwards.double().mean():.0%}")
+assert (score - slopes).abs().max() < 1e-7
+assert upwards.all()
+
+# %% [markdown]
+# **Why ask for the slope rather than the height?** A density must integrate to one, so whoever models
+# it has an integral over the whole space to compute. A slope needs no such thing: make the density
+# seven times too large, and its logarithm moves up by $\log 7$, a constant that no gradient sees
+# (DS-25).
+
+
+# %% tags=["check", "DS-25"]
+def seven_times(x):
+    return 7 * three.log_prob(x, t).exp()
+
+
+unnormalised = autograd_score(lambda x: seven_times(x).log(), x)
+print(f"heights {seven_times(x[0:1]).item():.4f} and {three.log_prob(x[0:1], t).exp().item():.4f}")
+print(f"scores  {unnormalised[0, 0]:.6f} and {score[0, 0]:.6f}")
+assert (seven_times(x) / three.log_prob(x, t).exp() - 7).abs().max() < 1e-10
+assert (unnormalised - score).abs().max() < 1e-10
+
+# %% [markdown]
+# **Play.** There is one landscape for each noise level. Before you move the slider, predict: how many
+# hills are left at $k = 300$, and what do the arrows look like at $k = 1000$? (They are drawn as
+# noise × score, so that their lengths stay comparable. The readout has the size of the score itself,
+# its root mean square over $p_t$.)
+
+
+# %% tags=["play"]
+def square(side):
+    """side * side points on a grid over [-4, 4]^2."""
+    line = torch.linspace(-4, 4, side, dtype=torch.float64)
+    return torch.cartesian_prod(line, line)
+
+
+def hills(density, side):
+    """How many points of the grid are as high as everything around them."""
+    height = density.reshape(1, side, side)
+    highest = torch.nn.functional.max_pool2d(height, 3, stride=1, padding=1)
+    return int((height == highest).sum())
+
+
+# %% tags=["play"]
+def frames(k):
+    mixture, t = mixtures.three_modes(), DDPMSchedule().at(k)
+    fine, coarse = square(81), square(17)
+    density = mixture.log_prob(fine, t).exp()
+    steep = mixture.score(fine, t).square().sum(1)
+    fig, (ax,) = plots.panels(size=(3.9, 3.7))
+    arrows = t.noise * mixture.score(coarse, t)
+    plots.field(coarse, arrows, contours=(fine, density), role="exact", ax=ax)
+    ax.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3))
+    size = ((density * steep).sum() / density.sum()).sqrt()
+    yield widgets.Frame(
+        plots.png(fig),
+        f"signal {t.signal:.2f}, noise {t.noise:.2f}; hills: {hills(density, 81)}; |score| {size:.2f}",
+    )
+
+
+# %% tags=["play"]
+explorer = widgets.Explorer(
+    frames, {"k": widgets.slider("noise level, step k of 1000", 10, 1000, value=100, step=10)}, 400
+)
+explorer.show(
+    alt="Arrows of the score over the contour lines of a density in the plane. At little noise they "
+    "lead to three separate hills; the hills merge into one, which becomes round and ends in the "
+    "middle, with all arrows pointing there.",
+    still_over="k",
+    values=[10, 50, 100, 150, 200, 250, 300, 400, 500, 700, 1000],
+)
+
+# %% tags=["check"]
+explorer["k"].value = 1000
+explorer.wait()
+print(explorer.readout)
+assert "hills: 1; |score| 1.41" in explorer.readout  # N(0, I) in the plane: sqrt(2)
+explorer["k"].value = 100
+explorer.wait()
+print(explorer.readout)
+assert "hills: 3" in explorer.readout
+
+# %% [markdown] tags=["formula"]
+# ## 2. The score of a point that knows where it came from
+#
+# **Story.** Which density? That of *all* noisy images nobody can write down. But that of the noisy
+# versions of *one* image $x_0$ is a plain Gaussian, known since lesson 03. Let us climb this hill
+# first, step by step as the lecture does. With $d$ numbers in $x$ and $v$ = `t.noise**2`,
+#
+# $$\log p(x_t \mid x_0) \;=\; -\tfrac d2 \log (2\pi v) \;-\; \frac{\lVert u\rVert^2}{2v},
+# \qquad u = x_t - \text{signal}\cdot x_0 .$$
+
+
+# %%
+def conditional_log_prob(x, x0, t):
+    """log p(xt = x | x0) for x, x0 (B, d): (B,)."""
+    u, v = x - t.signal * x0, t.noise**2
+    return -x.shape[1] / 2 * (2 * math.pi * v).log() - u.square().sum(1) / (2 * v)
+
+
+# %% [markdown]
+# **Steps 1 to 3** (L6-41). The first term does not contain $x_t$: no slope. In the second we need
+# $\nabla (u^\top u) = 2u$. The lecture takes it from a general rule, $\nabla (x^\top A x) = 2Ax$. Try
+# the rule with a random matrix before you believe it.
+
+# %% tags=["check", "L6-41"]
+u, A = torch.randn(1000, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
+slope = autograd_score(lambda u: (u * (u @ A.T)).sum(1), u)
+print(f"2Au differs from the gradient of u'Au by up to {(2 * u @ A.T - slope).abs().max():.2f}")
+print(f"(A + A')u by less than 1e-12: {bool((u @ (A + A.T) - slope).abs().max() < 1e-12)}")
+assert (u @ (A + A.T) - slope).abs().max() < 1e-12
+assert (2 * u @ A.T - slope).abs().max() > 0.1
+assert (autograd_score(lambda u: (u * u).sum(1), u) - 2 * u).abs().max() < 1e-12
+
+# %% [markdown]
+# So the rule wants a symmetric $A$. Here $A$ is the identity, and the lecture is safe.
+#
+# **Step 4** (L6-42). Put together: the **conditional score** leads straight back to $x_0$, scaled.
+
+
+# %%
+def conditional_score(x, x0, t):
+    """grad_x log p(xt = x | x0) = -(x - signal * x0) / noise^2."""
+    signal, noise = t.like(x)
+    return -(x - signal * x0) / noise**2
+
+
+# %% tags=["check", "L6-42"]
+t = schedule.at(100)
+x0, eps = torch.randn(2, 1000, 3, dtype=torch.float64)
+xt = add_noise(x0, eps, t)
+by_autograd = autograd_score(lambda x: conditional_log_prob(x, x0, t), xt)
+by_formula = conditional_score(xt, x0, t)
+print(f"by autograd {by_autograd[0, 0]:.6f}, by the formula {by_formula[0, 0]:.6f}")
+assert (by_autograd - by_formula).abs().max() < 1e-12
+
+# %% [markdown]
+# **Step 5** (L6-43). Who knows $x_0$ and $x_t$ knows the noise, $\epsilon = (x_t - \text{signal}\cdot
+# x_0) / \text{noise}$. There and back again, in two precisions:
+
+# %% tags=["check", "L6-43"]
+rows = []
+for k in (1, 100, 1000):
+    t, errors = schedule.at(k), []
+    for dtype in (torch.float64, torch.float32):
+        start, drawn = x0.to(dtype), eps.to(dtype)
+        found = (add_noise(start, drawn, t) - t.signal * start) / t.noise
+        errors.append((found - drawn).abs().max().item())
+    rows.append([k, *[f"1e{math.ceil(math.log10(error))}" for error in errors]])
+    assert errors[0] < 1e-12
+    assert errors[1] < 4e-7 * xt.abs().max() / t.noise  # a few roundings, divided by the noise
+plots.table(rows, header=["k", "float64", "float32"], caption="error of the recovered eps, below")
+
+# %% [markdown]
+# At $k = 1$ we divide by 0.01, and float32 loses two of its seven digits. Remember it when your own
+# code must be exact near the data.
+#
+# **Step 6: a question.** Now the lecture replaces $u$ by the noise (L6-44), in three lines:
+#
+# $$(1)\; -\frac{u}{v} \qquad (2)\; -\frac{u}{v}\cdot\frac1{\sqrt v} \qquad
+# (3)\; -\frac{\epsilon}{\sqrt v}$$
+#
+# Are the three equal? Predict first, then run.
+
+# %% tags=["check", "L6-44", "E-09"]
+rows = []
+for k in (1, 10, 100, 500, 1000):
+    t = schedule.at(k)
+    xt, v = add_noise(x0, eps, t), t.noise**2
+    u = xt - t.signal * x0
+    first, second, third = -u / v, -u / v / v.sqrt(), -eps / v.sqrt()
+    rows.append([k, (first / third).median().item(), (second / third).median().item()])
+    assert (first / third - 1).abs().max() < 1e-8
+    assert (second / third * t.noise - 1).abs().max() < 1e-8
+plots.table(rows, header=["k", "(1) / (3)", "(2) / (3)"], caption="the three lines, compared")
+
+# %% [markdown]
+# Lines (1) and (3) agree; line (2) has a factor $1/\sqrt v$ too many: 100 at the first step, 1 at the
+# last. Where noise is strong nobody would notice. What was meant is
+# $-\frac{u}{\sqrt v}\cdot\frac{1}{\sqrt v}$. The start and the end of the derivation are right.
+#
+# **The result** (L6-45): $\nabla \log p(x_t \mid x_0) = -\epsilon / \text{noise}$. *To go up, move
+# against the noise.* And how far? A vector of $d$ standard normal numbers has length about $\sqrt d$,
+# so this score has length about $\sqrt d / \text{noise}$, and grows without bound near the data.
+
+# %% tags=["check", "L6-45"]
+rows, n = [], eps.numel()
+for k in (1, 100, 1000):
+    t = schedule.at(k)
+    score = conditional_score(add_noise(x0, eps, t), x0, t)
+    length = score.square().sum(1).mean().sqrt().item()
+    rows.append([k, length, (3**0.5 / t.noise).item()])
+    assert (score + eps / t.noise).abs().max() < 1e-10 / t.noise**2
+    assert abs(length / rows[-1][2] - 1) < 4 * (2 / n) ** 0.5 / 2  # the square: +- sqrt(2 / n)
+plots.table(rows, header=["k", "measured", "√d / noise"], caption="length of the score, d = 3")
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 1.** A colour image of 32 × 32 pixels at $k = 100$: how long is its conditional score? What
+# does that tell you about taking a step of length 1 along it?
+#
+# <details><summary>Answer</summary>
+# d = 3072, noise = 0.321: √3072 / 0.321 = 173. Times noise² = 0.103 it is the way back to the (shrunken)
+# image, of length 17.8 = noise · √d. A step of length 1 is a small one: in high dimensions distances
+# are long.
+# </details>
+
+# %% [markdown] tags=["formula"]
+# ## 3. The score of a point that has forgotten
+#
+# **Story.** A sampler starts from noise; there is no $x_0$ to go back to. It needs the slope of the
+# *marginal* density $p_t(x) = \int p(x_t = x \mid x_0)\, p(x_0)\, dx_0$ (L6-46). How are the two slopes
+# related? Differentiate the integral, divide by $p_t$, and Bayes' rule appears:
+#
+# $$\nabla \log p_t(x) \;=\; \mathbb E\big[\nabla \log p(x_t \mid x_0) \,\big|\, x_t = x\big] .$$
+#
+# *The marginal score is the average of the conditional ones, over all the $x_0$ that may have led
+# here.* For a mixture of Gaussians on the line it takes five lines: each component, of mean $m_j$ and
+# standard deviation $s_j$, stays Gaussian under noise.
+
+
+# %% tags=["twin:didiff.mixtures.Mixture.score"]
+def score(mixture, x, t):
+    """grad_x log p_t(x) of a mixture on the line, x (B, 1): slopes averaged with p(j | xt = x)."""
+    mean = t.signal * mixture.means.T  # (1, K)
+    variance = (t.signal * mixture.std) ** 2 + t.noise**2
+    log_joint = mixture.log_weights - (x - mean) ** 2 / (2 * variance) - variance.log() / 2
+    share = log_joint.softmax(1)  # (B, K)
+    return (share * (mean - x) / variance).sum(1, keepdim=True)
+
+
+# %% [markdown]
+# **Check** (L6-46, L6-47), without any closed form: sum over 4,001 values of $x_0$. The prior has two
+# narrow bumps, at −1 and +1. At $x = 0$, the point in the middle, predict all three scores: from
+# $x_0 = -1$, from $x_0 = +1$, and the marginal one.
+
+
+# %%
+def by_quadrature(log_prior, x0, x, t):
+    """log p_t and the average conditional score at x (B, 1), as sums over a fine grid x0 (N,)."""
+    u, v = x - t.signal * x0, t.noise**2  # u (B, N)
+    log_joint = log_prior - u**2 / (2 * v) - (2 * math.pi * v).log() / 2
+    log_p = log_joint.logsumexp(1) + (x0[1] - x0[0]).log()
+    return log_p, (log_joint.softmax(1) * -u / v).sum(1, keepdim=True)
+
+
+# %% tags=["check", "L6-46", "L6-47"]
+bimodal, t = mixtures.bimodal(), schedule.at(100)
+x = torch.linspace(-2.5, 2.5, 201, dtype=torch.float64)[:, None]
+x0 = torch.linspace(-4, 4, 4001, dtype=torch.float64)
+log_p, average = by_quadrature(bimodal.log_prob(x0[:, None], schedule.at(0)), x0, x, t)
+left, right = (conditional_score(x, mean, t) for mean in (-1, 1))
+print(f"at x = 0: from -1 {left[100].item():.3f}, from +1 {right[100].item():.3f}, ", end="")
+print(f"marginal |score| below 1e-10: {bool(score(bimodal, x, t)[100].abs() < 1e-10)}")
+assert (left[100] + right[100]).abs() < 1e-10
+assert score(bimodal, x, t)[100].abs() < 1e-10
+assert (score(bimodal, x, t) - average).abs().max() < 1e-10
+assert (bimodal.log_prob(x, t) - log_p).abs().max() < 1e-8
+
+# %%
+curves = {
+    "data, from x0 = -1": left,
+    "noise, from x0 = +1": right,
+    "exact score of the mixture": score(bimodal, x, t),
+}
+plots.show(
+    plots.densities(x[:, 0], curves, xlabel="noisy point x", ylabel="score at k = 100"),
+    alt="Two parallel falling lines, the conditional scores. The marginal score follows the left "
+    "one at the left and the right one at the right, and crosses from one to the other in the "
+    "middle, rising through zero.",
+    caption="The marginal score follows whichever origin is the likelier.",
+)
+
+# %% [markdown] tags=["L6-47", "E-10"]
+# **A question.** The lecture calls the integral over $x_0$ intractable. *You have just computed it.* For
+# whom is it out of reach, then?
+#
+# For whoever does not know $p(x_0)$: nobody has the density of "all photographs". For a mixture there is
+# a closed form, and for a *training set* the integral is a finite sum, exact and cheap. In section 7 we
+# compute that one, too, and regret it.
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 2.** From which step $k$ on do the two bumps of `bimodal()` (means ±1, standard deviation
+# 0.3) have only one hill? Derive a condition on the level and find $k$ with `schedule.alpha_bar`.
+#
+# <details><summary>Answer</summary>
+# Two equal Gaussians at ±signal of variance V = (0.3 signal)² + noise² merge when signal² ≤ V. With
+# noise² = 1 − ᾱ this reads ᾱ ≤ 1 / 1.91 = 0.524, and
+# <code>int((schedule.alpha_bar > 1 / 1.91).sum())</code> gives 249.
+# </details>
+
+# %% [markdown] tags=["formula"]
+# ## 4. Why guessing noise is enough
+#
+# **Story.** We want a network $s_\theta(x_t)$ close to the marginal score, but have no marginal score to
+# show to it. Denoising score matching (Vincent 2011; a report of 2010) shows it the conditional one
+# instead: wrong in every single example, right on average. Since the average is what least squares
+# finds, nothing is lost:
+#
+# $$\underbrace{\mathbb E\lVert \nabla\log p(x_t|x_0) - s_\theta(x_t)\rVert^2}_{\text{DSM: computable}}
+# \;=\; \underbrace{\mathbb E\lVert \nabla\log p_t(x_t) - s_\theta(x_t)\rVert^2}_{\text{ESM: wanted}}
+# \;+\; C_t$$
+#
+# where $C_t = \mathbb E\lVert \nabla\log p(x_t|x_0) - \nabla\log p_t(x_t)\rVert^2$ knows nothing of
+# $\theta$. (Write the left difference as a sum of the two on the right: by section 3, the mixed term is
+# zero on average at every $x_t$.)
+#
+# **Check** (L6-48). Three models $s(x) = a\,x$, good and bad ones, at three levels: is DSM − ESM the
+# same number for all?
+
+
+# %%
+def gap(a, conditional, marginal, x):
+    """DSM - ESM for the model s(x) = a * x on one sample: its mean, and each sample's share."""
+    each = (conditional - a * x) ** 2 - (marginal - a * x) ** 2
+    return each.mean().item(), each
+
+
+# %% tags=["check", "L6-48"]
+n, rows = 200_000, []
+x0, eps = bimodal.sample(n)[0], torch.randn(n, 1, dtype=torch.float64)
+for k in (50, 300, 700):
+    t = schedule.at(k)
+    x = add_noise(x0, eps, t)
+    conditional, marginal = -eps / t.noise, score(bimodal, x, t)
+    constant = (conditional - marginal) ** 2
+    rows.append([k])
+    for a in (0.0, -0.5, -1.0):
+        mean, each = gap(a, conditional, marginal, x)
+        rows[-1].append(mean)
+        assert abs(mean - constant.mean()) < 4 * (each - constant).std() / n**0.5
+    rows[-1].append(constant.mean().item())
+plots.table(rows, header=["k", "s = 0", "s = -x/2", "s = -x", "C"], caption="DSM - ESM, and C")
+
+# %% [markdown]
+# Two lessons. The gradients of both losses are the same. And the loss does not go to zero: even a
+# perfect network stays at $C_t$, for it cannot know which $x_0$ this $x_t$ came from.
+#
+# **The same in the language of noise** (L6-51). Divide by −noise, and the regression is onto
+# $\epsilon$. Its answer is an average, $\mathbb E[\epsilon \mid x_t]$. We cut 200,000 pairs
+# $(x_t, \epsilon)$ into 24 bins, average, and compare with $-\text{noise}\cdot\nabla\log p_t$.
+
+
+# %%
+def binned(x, values, bins=24):
+    """Mean of x, mean of values and its standard error in bins of equal size; x, values (n,)."""
+    chosen = x.argsort()[: len(x) // bins * bins].reshape(bins, -1)
+    inside = values[chosen]
+    return x[chosen].mean(1), inside.mean(1), inside.std(1) / inside.shape[1] ** 0.5
+
+
+# %% tags=["check", "L6-51"]
+t = schedule.at(100)
+x = add_noise(x0, eps, t)
+exact = -t.noise * score(bimodal, x, t)
+centre, mean, _ = binned(x[:, 0], eps[:, 0])
+_, off, error = binned(x[:, 0], (eps - exact)[:, 0])
+print(f"largest deviation in 24 bins: {(off / error).abs().max():.1f} standard errors")
+assert (off / error).abs().max() < 4
+
+# %%
+fig, (ax,) = plots.panels()
+line = torch.linspace(-2.2, 2.2, 200, dtype=torch.float64)[:, None]
+ax.plot(x[:2000], eps[:2000], ".", color=plots.ROLE["noise"]["color"], markersize=2, alpha=0.5)
+curve = -t.noise * score(bimodal, line, t)
+ax.plot(line, curve, color="black", ls="--", label="-noise * exact score")
+ax.plot(centre, mean, "o", color=plots.ROLE["data"]["color"], label="mean noise in 24 bins")
+ax.set(xlabel="noisy point x at k = 100", ylabel="its noise eps")
+ax.legend()
+plots.show(
+    fig,
+    alt="A cloud of grey points in two slanted bands, noise against noisy point. The averages in 24 "
+    "bins lie on the dashed curve of minus noise times the exact score, which runs along both bands "
+    "and falls from one to the other in between.",
+    caption="Grey: what a network is shown. Blue: what least squares makes of it. Dashed: the score.",
+)
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 3.** For a single Gaussian, $x_0 \sim N(m, s^2)$ on the line, find $C_t$ in closed form.
+#
+# <details><summary>Hint and answer</summary>
+# The conditional score has mean square 1/noise². The marginal one is −(x − signal·m)/V with
+# V = signal² s² + noise², so its mean square is 1/V. Its mixed term with the conditional score is 1/V as
+# well (section 3), hence C = 1/noise² − 1/V: infinite near the data, zero at pure noise.
+# </details>
+
+# %% [markdown] tags=["formula"]
+# ## 5. From the score to the loss of DDPM
+#
+# **Story.** Write the model of the score with a network that predicts noise,
+# $s_\theta = -\epsilon_\theta / \text{noise}$. In the loss both sides carry the same factor:
+#
+# $$\lVert \nabla\log p(x_t|x_0) - s_\theta \rVert^2 \;=\;
+# \frac{1}{\text{noise}^2}\, \lVert \epsilon - \epsilon_\theta \rVert^2 .$$
+#
+# Without the factor this is the loss of lesson 05, in its simplest form: draw noise, add it, ask for it
+# back.
+
+
+# %% tags=["twin:didiff.denoiser.loss"]
+def loss(denoiser, x0, t, y=None, eps=None):
+    """Mean squared error of the predicted noise, one number per sample: (B,)."""
+    eps = torch.randn_like(x0) if eps is None else eps
+    guess = denoiser(add_noise(x0, eps, t), t, y)
+    return (guess.eps - eps).square().flatten(1).mean(1)
+
+
+# %% [markdown]
+# **Check** (L6-49), on a random batch, with a level of its own for each sample, for a network that has
+# learnt nothing yet:
+
+# %% tags=["check", "L6-49"]
+denoiser = Denoiser(networks.MLP((1,), width=64, depth=2).double(), target="eps")
+k = torch.randint(1, 1001, (512,))
+t = schedule.at(k)
+with torch.no_grad():
+    xt = add_noise(x0[:512], eps[:512], t)
+    model = -denoiser(xt, t).eps / t.like(xt).noise
+    in_scores = (conditional_score(xt, x0[:512], t) - model).square().mean(1)
+    in_noise = loss(denoiser, x0[:512], t, eps=eps[:512]) / t.noise**2
+print(f"with scores {in_scores.mean():.6f}, with noise {in_noise.mean():.6f}")
+assert (in_scores / in_noise - 1).abs().max() < 1e-6
+
+# %% [markdown]
+# **A question** (L6-50). The lecture drops the factor, "a constant", and arrives at "exactly" the loss
+# of DDPM. Is $1/\text{noise}^2$ a constant? In DDPM each sample draws its own step, so the loss has an
+# expectation over $t$ too, which the slide leaves out. Predict: what share of the total weight
+# $\sum_k 1/\text{noise}_k^2$ do the first ten of the thousand steps hold?
+#
+# And does it matter? Take a model with one parameter, $\epsilon_\theta = a\,x_t$, on data
+# $N(0, s^2)$, and look for the best $a$ under three weights: 1 (simple), $1/\text{noise}^2$ (as
+# derived), and $\beta / (2\alpha\,\text{noise}^2)$, the weight in the bound on the likelihood.
+
+
+# %%
+def best_slope(weight, t, s):
+    """The minimiser of sum_k weight_k E(eps - a xt)^2 for x0 ~ N(0, s^2)."""
+    variance = (t.signal * s) ** 2 + t.noise**2
+    return ((weight * t.noise).sum() / (weight * variance).sum()).item()
+
+
+# %% tags=["check", "L6-50", "E-11"]
+t, beta = schedule.at(range(1, 1001)), schedule.beta
+weights = {"1": torch.ones(1000), "1/noise²": t.noise**-2, "bound": beta / (1 - beta) / t.noise**2}
+share = weights["1/noise²"][:10].sum() / weights["1/noise²"].sum()
+print(
+    f"1/noise² runs from {t.noise[0] ** -2:.0f} to {t.noise[-1] ** -2:.0f}; ten steps: {share:.1%}"
+)
+rows = [[s, *(best_slope(w, t, s) for w in weights.values())] for s in (0.5, 2.0)]
+plots.table(rows, header=["s", *weights], caption="the best a under three weights")
+n, s = 200_000, 0.5
+k = torch.randint(1000, (n,))
+drawn = torch.randn(n, dtype=torch.float64)
+x = t.signal[k] * s * torch.randn(n, dtype=torch.float64) + t.noise[k] * drawn
+for w, a in zip(weights.values(), rows[0][1:], strict=True):
+    slope = (w[k] * (drawn - a * x) * x).double()  # zero on average at the best a
+    assert slope.mean().abs() < 4 * slope.std() / n**0.5
+assert share > 0.76
+
+# %% [markdown]
+# Constant at a fixed level, yes; but from step to step the weight falls from 10,000 to 1, and with it
+# the best $a$ moves by a factor of four and more. All weights have the same minimiser only if the model
+# is free to choose its answer for each level separately, and is rich enough to choose the right one.
+# $L_{\text{simple}}$ is denoising score matching with the weight noise²: not what was derived, but a
+# *better-behaved* choice, made in the open by Ho et al. (2020).
+
+# %% [markdown] tags=["formula"]
+# ## 6. Train a network and hold it against the truth
+#
+# **Story.** The lecture ends with a box: $\nabla\log p(x_t) = -\epsilon_\theta / \sqrt{1-\bar\alpha_t}$
+# (L6-51). *For which network does this equation hold?* You can answer by now: for the minimiser,
+# $\epsilon^*(x_t) = \mathbb E[\epsilon \mid x_t]$, and for no other. For the rest we can say exactly how
+# far away they are. Since errors of regression are at right angles to what can be known,
+#
+# $$\mathbb E\lVert \epsilon - \epsilon_\theta\rVert^2 \;-\; \mathbb E\lVert \epsilon -
+# \epsilon^*\rVert^2 \;=\; \mathbb E\lVert \epsilon_\theta - \epsilon^* \rVert^2 .$$
+#
+# *Excess of the loss over its floor = mean squared distance from the truth.* A mixture knows its
+# $\epsilon^*$, so all three can be measured. Here is the whole of training:
+
+
+# %% tags=["twin:didiff.training.fit"]
+def fit(denoiser, losses, batches, steps, lr=1e-3):
+    """Minimise the mean of losses(denoiser, *batch), lr a number or a function of the step."""
+    optimiser = torch.optim.Adam(denoiser.parameters())
+    for step in range(1, steps + 1):
+        optimiser.param_groups[0]["lr"] = lr(step) if callable(lr) else lr
+        value = losses(denoiser, *next(batches)).mean()
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        yield step, value.detach()
+
+
+# %% [markdown]
+# The data never end, for the mixture makes new ones. Every sample has a step of its own, from 1 to
+# 1000. The learning rate falls to zero, for otherwise the last steps would go on shaking the network,
+# and the shaking alone costs three per cent.
+
+
+# %%
+def batches(mixture, size, schedule):
+    """Fresh points of a mixture, each with a random level of the table, without end."""
+    while True:
+        k = torch.randint(1, schedule.T + 1, (size,))
+        yield mixture.sample(size)[0].float(), schedule.at(k)
+
+
+def train(mixture, steps=1000, peak=4e-3):
+    """An eps-network taught on a mixture, in a few seconds, and its losses on the way."""
+    net = networks.MLP(mixture.means.shape[1:], width=64, depth=2)
+    denoiser, supply = Denoiser(net, target="eps"), batches(mixture, 512, DDPMSchedule())
+    walk = fit(denoiser, loss, supply, steps, lr=lambda step: peak * (1 - step / steps))
+    return denoiser, torch.stack([value for _, value in walk])
+
+
+# %%
+worlds = {"two bumps, 1D": bimodal, "three hills, 2D": three}
+trained, losses = {}, {}
+for name, mixture in worlds.items():
+    trained[name], losses[name] = train(mixture)
+    print(
+        f"{name}: loss {losses[name][:10].mean():.2f} at first, "
+        f"{losses[name][-100:].mean():.2f} at the end"
+    )
+
+# %% [markdown]
+# **Is 0.2 a good loss?** (T-26) Nobody can tell by looking at it: zero is not to be had. We ask the exact
+# denoiser for *its* loss, on the same fresh points with the same noise, so that most of the randomness
+# cancels in the difference.
+
+
+# %%
+@torch.no_grad()
+def compare(denoiser, mixture, n=200_000):
+    """On one fresh sample: loss of the denoiser, exact floor, distance between the two. (n,) each."""
+    x0, t = next(batches(mixture, n, DDPMSchedule()))
+    eps = torch.randn_like(x0)
+    xt = add_noise(x0, eps, t)
+    distance = (denoiser(xt, t).eps - mixture(xt, t).eps).square().mean(1)
+    return loss(denoiser, x0, t, eps=eps), loss(mixture, x0, t, eps=eps), distance
+
+
+# %% tags=["check", "L6-51", "L6-52", "E-12", "T-26"]
+rows = []
+for name, mixture in worlds.items():
+    ours, floor, distance = compare(trained[name], mixture)
+    excess = ours - floor
+    error = 4 * (excess - distance).std().item() / len(excess) ** 0.5
+    rows.append(
+        [
+            name,
+            1.0,
+            ours.mean().item(),
+            floor.mean().item(),
+            f"{excess.mean() / floor.mean():.1%}",
+            f"{distance.mean() / floor.mean():.1%}",
+        ]
+    )
+    assert abs((excess - distance).mean()) < error
+    assert 0 < distance.mean() < 0.02 * floor.mean()
+plots.table(
+    rows,
+    header=["data", "predicting 0", "network", "floor", "excess", "distance"],
+    caption="mean squared error of the noise, over all levels",
+)
+
+# %% [markdown]
+# So 0.23 and 0.21 are nearly perfect: within 2 % of the floor. Excess and distance, measured in
+# different ways, agree. The network has never met the density, and nobody has computed an integral for
+# it (L6-52); it has seen pairs of points and noise, and the slopes came along.
+#
+# **But the box says score, not noise.** Divide the error by noise² to see the error of the score, level
+# by level:
+
+
+# %%
+@torch.no_grad()
+def score_errors(denoiser, mixture, ks, n=20_000):
+    """At each step of ks: mean squared error of eps, of the score, and mean square of the score."""
+    rows = []
+    for t in map(DDPMSchedule().at, ks):
+        xt = add_noise(mixture.sample(n)[0], torch.randn(n, *mixture.means.shape[1:]).double(), t)
+        exact = mixture(xt, t).eps
+        error = (denoiser(xt.float(), t).eps - exact).square().mean()
+        rows.append([error, error / t.noise**2, exact.square().mean() / t.noise**2])
+    return torch.tensor(rows).T
+
+
+# %% tags=["check", "L6-52"]
+ks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+fig, axes = plots.panels(2, size=(4.2, 3.0))
+for (name, mixture), ax in zip(worlds.items(), axes, strict=True):
+    of_eps, of_score, size = score_errors(trained[name], mixture, ks)
+    curves = {
+        "exact score, mean square": size,
+        "model, error of the score": of_score,
+        "model, error of the noise": of_eps,
+    }
+    plots.lines(
+        {label: (ks, y) for label, y in curves.items()},
+        log=True,
+        ax=ax,
+        xlabel=f"step k ({name})",
+        ylabel="mean square",
+    )
+    assert (of_score < 0.1 * size)[4:].all()  # from k = 20 on
+plots.show(
+    fig,
+    alt="Two panels, log scales, step against mean square. The error of the noise is small at all "
+    "steps. The error of the score lies far below the score itself at high k, and rises towards low "
+    "k, where it comes near it.",
+    caption="A small error of the noise is a large error of the score where there is little noise.",
+)
+
+# %% [markdown]
+# This is the price of $L_{\text{simple}}$, the other side of section 5: the steps near the data have
+# little weight, and there the score is the noise *divided by a small number*. For sampling it does no
+# harm, since each step multiplies by the noise again: both walks below start from the same twelve
+# points of noise, and follow DDIM (lesson 07) down the falling landscape.
+
+# %% tags=["check", "L6-52"]
+levels = grid(schedule, 100)
+start = initial_noise((12, 2), levels[0], generator=torch.Generator().manual_seed(5))
+walks = {"exact": three, "model": trained["three hills, 2D"]}
+ends, points, t = {}, square(17), schedule.at(100)
+fig, axes = plots.panels(2, size=(3.7, 3.6))
+for (role, denoiser), ax in zip(walks.items(), axes, strict=True):
+    path = torch.stack([state.x for state in ddim(denoiser, start, levels)])
+    ends[role] = path[-1]
+    with torch.no_grad():
+        arrows = -denoiser(points.float(), t).eps
+    hill = three.log_prob(square(81), schedule.at(0)).exp()
+    plots.field(points, arrows, contours=(square(81), hill), role=role, ax=ax)
+    ax.plot(*path.permute(2, 0, 1), color=plots.ROLE["highlight"]["color"])
+    ax.set(xlim=(-2.6, 2.6), ylim=(-2.2, 3))
+plots.show(
+    fig,
+    alt="Left the exact arrows, right those of the network: hardly to be told apart. Twelve paths "
+    "run from the same starts to the same three hills in both.",
+    caption="Left: exact. Right: the network. Arrows: minus the predicted noise at k = 100.",
+)
+gaps = (ends["exact"] - ends["model"]).norm(dim=1)
+print(f"median distance between the ends of two walks: {gaps.median():.2f} (a hill is 0.3 wide)")
+assert gaps.median() < 0.15
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 4.** A friend trains on `bimodal()` and reports a loss of 0.20, well below our floor of
+# 0.23. Name three explanations. Which of them is a reason to celebrate?
+#
+# <details><summary>Answer</summary>
+# (a) Other levels: more of the easy steps at high k, by another schedule or another draw of k. (b) A small
+# sample, a lucky one. (c) The loss was measured on a finite training set that the network knows by heart
+# (next section). (d) A bug: noise that leaks into the input. None of them: on average over fresh
+# points, no function of (xt, t) gets below the floor.
+# </details>
+
+# %% [markdown] tags=["formula"]
+# ## 7. Too exact: the denoiser that knows its data by heart
+#
+# **Story.** Back to the integral nobody can compute (section 3). A training set of $N$ images is a
+# mixture of $N$ components of width zero, and its best denoiser is a weighted mean of the images, the
+# closest ones to $x_t$ first:
+#
+# $$x_0^*(x_t) = \sum_i w_i\, x_0^{(i)}, \qquad
+# w_i \propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x_0^{(i)}\rVert^2}
+# {2\,\text{noise}^2}\Big) .$$
+#
+# No network, no training; nothing has a lower loss on this set. Predict before you run: we let it draw
+# 200 digits with DDIM. Will they be better than those of a network?
+
+# %% tags=["check", "L6-47", "E-10"]
+digits, unseen = (data.digits(split)[0].double() for split in ("train", "test"))
+ideal = Mixture(digits)  # std = 0
+noise = initial_noise((200, 1, 8, 8), levels[0], torch.Generator().manual_seed(0), torch.float64)
+drawn = last(ddim(ideal, noise, levels))
+
+
+def nearest(x, images):
+    """Distance of each x (B, 1, 8, 8) to the closest of the images, and which one it is."""
+    return torch.cdist(x.flatten(1), images.flatten(1)).min(1)
+
+
+distance, which = nearest(drawn, digits)
+print(f"{len(digits)} training digits; 200 drawn ones, {len(which.unique())} of them different")
+print(f"a drawn digit to the nearest training digit: at most 1e-6: {bool(distance.max() < 1e-6)}")
+print(f"an unseen digit to it, median: {nearest(unseen, digits)[0].median():.2f}")
+assert distance.max() < 1e-6
+assert nearest(unseen, digits)[0].median() > 1
+
+# %%
+plots.show(
+    plots.images(torch.cat([drawn[:14], digits[which[:14]]]), 14, rows=("drawn", "nearest")),
+    alt="Two rows of fourteen handwritten digits; each drawn digit in the upper row is identical to "
+    "the training digit below it.",
+    caption="Fourteen draws of the ideal denoiser, and the training digits closest to them.",
+)
+
+# %% [markdown]
+# Every single one is a *copy*, to the last pixel. The samples look wonderful, and there is nothing new
+# in them. So the integral is tractable for the training set, and exactly its score is the one we do not
+# want; the one we do want, of the population, nobody can compute. The loss on digits that it has never
+# seen gives it away:
+
+# %% tags=["check", "L6-52"]
+t, rows = schedule.at(200), []
+for name, images in {"training digits": digits, "unseen digits": unseen}.items():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        rows.append([name, loss(ideal, images, t).mean().item()])
+plots.table(rows, header=["noised to k = 200", "loss"], caption="mean squared error of the noise")
+assert rows[1][1] > 10 * rows[0][1]
+
+# %% [markdown] tags=["L6-52"]
+# A real network is taught with just such a finite set, so the exact optimum of *its* loss is the copying
+# machine as well. That it draws new images is due to what it does **not** reach: it is too small, too
+# smooth and too shortly trained for it. With few images and long training, it does begin to copy
+# (Kadkhodaie et al. 2024). So the statement that the network learns the marginal score needs an ending:
+# *of what*?
+
+# %% [markdown] tags=["exercise"]
+# **Exercise 5.** Smear the training set: `Mixture(digits, std=0.3)`. Draw again. Are these new digits?
+#
+# <details><summary>Answer</summary>
+# No: each is a training digit plus Gaussian noise of standard deviation 0.3 per pixel, about 0.3 · √64
+# = 2.4 away from it, further than an unseen digit is, and yet not a new one. Distance alone
+# does not prove novelty. What generalises is smoothing *along* the digits, not in all directions.
+# </details>
+
+# %% [markdown]
+# ## Bug museum
+#
+# Three real mistakes about scores and losses. In the first two a picture shows nothing; the check does.
+#
+# **Mean instead of sum (T-10).** Who differentiates the *mean* of `log_prob` over the batch gets arrows
+# that point the right way but are too short by the size of the batch. Arrow plots scale lengths by
+# themselves: the figure stays the same to the pixel. *Check: a point's score does not depend on the
+# company it keeps.*
+
+# %% tags=["check", "T-10"]
+t, x = schedule.at(300), torch.randn(64, 2, dtype=torch.float64)
+shortened = autograd_score(lambda x: three.log_prob(x, t).mean(), x)
+alone = autograd_score(lambda x: three.log_prob(x, t).mean(), x[:1])
+print(f"in a batch of 64, arrows are shorter by a factor of {(alone[0] / shortened[0]).mean():.0f}")
+assert (alone[0] - 64 * shortened[0]).abs().max() < 1e-10
+assert (alone[0] - autograd_score(lambda x: three.log_prob(x, t), x)[0]).abs().max() < 1e-10
+
+# %% [markdown]
+# **Steps from 0 to T − 1 (T-25).** `torch.randint(0, T, ...)` looks natural in Python. Step 0 has no noise
+# to guess, and step $T$, where every sampler starts, is never taught. The loss without the factor runs
+# on, and samples look fine, for $T - 1$ is almost $T$. *Check: the range of many draws; with the factor,
+# the loss itself.*
+
+# %% tags=["check", "T-25"]
+wrong, right = torch.randint(0, 1000, (100_000,)), torch.randint(1, 1001, (100_000,))
+print(f"wrong: {wrong.min()} to {wrong.max()}; right: {right.min()} to {right.max()}")
+print(f"weight 1/noise² at k = 0: {schedule.at(0).noise ** -2}")
+assert (right.min(), right.max()) == (1, 1000)
+assert not schedule.at(wrong.min()).noise ** -2 < math.inf
+
+# %% [markdown]
+# **A column that lies down (T-24).** With a level for each sample, `t.noise` has the shape (B,). Dividing
+# a batch (B, D) by it is an error in most cases; but if B = D, torch divides the *columns*, without a
+# word. *Check: B = D on purpose, and one sample alone against the same one in the batch.*
+
+# %% tags=["check", "T-24"]
+t = schedule.at(torch.linspace(1, 1000, 64).long())
+noise = torch.randn(64, 64, dtype=torch.float64)
+wrong, right = -noise / t.noise, -noise / t.like(noise).noise
+first = -noise[0] / schedule.at(1).noise
+print(f"score of sample 0: length {right[0].norm():.0f}, with the bug {wrong[0].norm():.0f}")
+assert (right[0] - first).abs().max() < 1e-10
+assert (wrong[0] - first).abs().max() > 1
+
+# %% [markdown]
+# ## What we learned
+#
+# - The score is the slope of the log-density. It needs no normalisation, and there is one for each level.
+# - Given $x_0$ it is −ε / noise; without, the average of that over all possible origins.
+# - Least squares finds averages; so regression onto noise finds the score, up to a constant floor that no
+#   network can pass. Excess over the floor is distance from the truth.
+# - The weight of the levels is a choice. Only the *optimal* predictor equals the score.
+# - The exact score of a training set copies it. New images come from not being exact.
+#
+# ## References
+#
+# - Hyvärinen 2005, *Estimation of non-normalized statistical models by score matching*, section 2.
+# - Vincent 2011, *A connection between score matching and denoising autoencoders*, section 4 and appendix.
+# - Song & Ermon 2019, *Generative modeling by estimating gradients of the data distribution*, sections 2
+#   and 4.2, eq. 5 and 6 (their weight is noise², too).
+# - Ho, Jain & Abbeel 2020, *Denoising diffusion probabilistic models*, section 3.2 and eq. 12 and 14.
+# - Karras et al. 2022, *Elucidating the design space of diffusion-based generative models*, appendix B.3
+#   (the ideal denoiser of a data set).
+# - Kadkhodaie et al. 2024, *Generalization in diffusion models arises from geometry-adaptive harmonic
+#   representations*, section 2.
+#
+# **Where next.** We know which way is up at every level. Lesson 07 walks: DDPM, DDIM and their faster
+# relatives.
