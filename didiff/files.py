@@ -1,0 +1,34 @@
+"""What touches the disk: where data lies, and writing that a crash cannot spoil."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def data_folder() -> Path:
+    """The folder the environment variable DIDIFF_DATA names, else `data/` beside the package."""
+    return Path(os.environ.get("DIDIFF_DATA") or Path(__file__).parents[1] / "data")
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A neighbour of `path` to write to; it takes that name only when the block ends well.
+
+    Whatever stood there before stays whole until then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    try:
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())  # the bytes must be on the disk before the name points at them
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sha256(content: bytes) -> str:
+    """The checksum of `content` in hexadecimal, as `sha256sum` prints it."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,197 @@
+"""The training loop of the lessons, plus what a long run needs: an average, checkpoints, resume.
+
+    for progress in fit(denoiser, losses, batches, steps):
+        ...
+
+With its defaults this is the lessons' eight-line loop, bit for bit.
+"""
+
+import copy
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .files import written_beside
+from .mixtures import NO_LABEL
+from .process import NoiseLevel
+from .schedules import DDPMSchedule, Schedule
+
+# --- what is drawn for each sample of a batch ----------------------------------------------------
+
+
+def random_steps(schedule: DDPMSchedule, n: int, generator=None) -> NoiseLevel:
+    """n levels of the table, schedule.at(k) with k uniform in 1..T, the lectures' draw. (n,).
+
+    Source: Ho et al. 2020, alg. 1; L6-29. Lesson: 06_score_and_noise.
+    """
+    return schedule.at(torch.randint(1, schedule.T + 1, (n,), generator=generator))
+
+
+def random_levels(schedule: Schedule, n: int, generator=None) -> NoiseLevel:
+    """n levels of any schedule, schedule(u) with u uniform in the open interval (0, 1). (n,).
+
+    The ends are left out because there an x0- or an eps-network has nothing to say (0 / 0).
+    Source: Song et al. 2021b, eq. 7.
+    """
+    cells = 2**24
+    middles = torch.randint(cells, (n,), generator=generator).double() + 0.5
+    return schedule(middles / cells)
+
+
+def drop_labels(y: Tensor, p: float, generator=None) -> Tensor:
+    """Labels y (B,), each replaced by "no label", -1, with probability p: one coin per sample.
+
+    So a single network learns the conditional and the unconditional model. One coin per batch
+    would have the two take turns, and the loss tremble (T-17).
+
+    Raises ValueError for p outside [0, 1].
+    Source: Ho & Salimans 2022, alg. 1; L6-63. Lesson: 11_classifier_free_guidance.
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"p = {p}: the probability of dropping a label lies in [0, 1]")
+    drawn = torch.rand(y.shape, generator=generator).to(y.device)
+    return y.masked_fill(drawn < p, NO_LABEL)
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+class Progress(NamedTuple):
+    """After optimiser step `step`: the loss () of its batch, the model, and the averaged model."""
+
+    step: int
+    loss: Tensor
+    model: nn.Module
+    ema: nn.Module
+
+
+def fit(
+    denoiser: nn.Module,
+    losses: Callable[..., Tensor],
+    batches: Iterator[tuple],
+    steps: int,
+    lr: float = 1e-3,
+    ema: float = 0.0,
+    clip: float = math.inf,
+    warmup: int = 0,
+    checkpoint: str | Path | None = None,
+    every: int = 1000,
+) -> Iterator[Progress]:
+    """Minimise the mean of losses(denoiser, *batch) -> (B,) with Adam; yield after every step.
+
+    ema: decay in [0, 1) of the averaged model, a denoiser like the other; with 0 it is a copy.
+    clip: longest gradient allowed. warmup: steps in which the learning rate climbs to lr.
+    checkpoint: a file, written every `every` steps and at the end. If it exists already, the run
+    first yields the state it holds, and goes on as if it had never stopped; `batches` must then be
+    the same as before, from the start.
+
+    Raises ValueError for a number out of range, or a checkpoint that is damaged, of another model
+    or past `steps`: at once, before any work.
+    Source: Ho et al. 2020, alg. 1; T-27. Lesson: 06_score_and_noise, 11_classifier_free_guidance.
+    """
+    _check(steps, ema, clip, every)
+    average = copy.deepcopy(denoiser).eval().requires_grad_(False)
+    optimiser = torch.optim.Adam(denoiser.parameters())
+    parts = {"model": denoiser, "ema": average, "optimiser": optimiser}
+    path = Path(checkpoint) if checkpoint else None
+    held = _restore(path, parts, steps) if path and path.exists() else None
+    done = held["step"] if held else 0
+
+    def step_by_step() -> Iterator[Progress]:
+        if held:
+            deque(islice(batches, done), maxlen=0)  # what the first run has used up
+            _set_rng(held["rng"])
+            yield Progress(done, held["loss"], denoiser, average)
+        for step in range(done + 1, steps + 1):
+            optimiser.param_groups[0]["lr"] = lr * min(1, step / max(warmup, 1))
+            loss = _update(denoiser.train(), optimiser, losses, next(batches), clip)
+            _follow(average, denoiser, min(ema, (1 + step) / (10 + step)))
+            if path and (step % every == 0 or step == steps):
+                _save(path, parts, step=step, loss=loss, rng=_get_rng())
+            yield Progress(step, loss, denoiser, average)
+
+    return step_by_step()
+
+
+def _update(denoiser, optimiser, losses, batch, clip: float) -> Tensor:
+    loss = losses(denoiser, *batch).mean()
+    optimiser.zero_grad()
+    loss.backward()
+    if clip < math.inf:
+        nn.utils.clip_grad_norm_(denoiser.parameters(), clip)
+    optimiser.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * model, and buffers along with the weights.
+
+    The caller warms the decay up: from the start at its full value, an average over 10,000 steps
+    would mostly remember the random initial weights (T-27).
+    """
+    for slow, fast in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if slow.is_floating_point():
+            slow.lerp_(fast, 1 - decay)
+        else:
+            slow.copy_(fast)
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def _save(path: Path, parts: dict, **numbers) -> None:
+    states = {name: part.state_dict() for name, part in parts.items()}
+    with written_beside(path) as beside:
+        torch.save(states | numbers, beside)
+
+
+def _restore(path: Path, parts: dict, steps: int) -> dict:
+    """Read a checkpoint, check it against the parts, and only then load it into them."""
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        for name in ("model", "ema"):
+            _check_same(held[name], parts[name].state_dict())
+        if held["step"] > steps:
+            raise ValueError(f"it is at step {held['step']}, past steps = {steps}")
+    except Exception as error:  # unreadable files fail in many ways
+        raise ValueError(
+            f"cannot go on from {path}: {error}; delete it, or name another checkpoint"
+        ) from error
+    for name, part in parts.items():
+        part.load_state_dict(held[name])
+    return held
+
+
+def _get_rng() -> list[Tensor]:
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _set_rng(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    torch.cuda.set_rng_state_all(states[1:])
+
+
+def _check_same(held: dict, wanted: dict) -> None:
+    shapes, expected = ({k: tuple(v.shape) for k, v in d.items()} for d in (held, wanted))
+    for name in sorted(shapes.keys() | expected.keys()):
+        if shapes.get(name) != expected.get(name):
+            raise ValueError(
+                f"it holds another model ({name} is {shapes.get(name)} there and "
+                f"{expected.get(name)} here)"
+            )
+
+
+def _check(steps: int, ema: float, clip: float, every: int) -> None:
+    if steps < 1 or every < 1:
+        raise ValueError(f"steps = {steps}, every = {every}: both must be at least 1")
+    if not 0 <= ema < 1:
+        raise ValueError(f"ema = {ema}: a decay lies in [0, 1); 0 is off, 0.999 is usual")
+    if not clip > 0:
+        raise ValueError(f"clip = {clip}: the longest gradient allowed must be positive")

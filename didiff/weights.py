@@ -1,0 +1,130 @@
+"""Trained denoisers on the disk: safetensors, each with a JSON card that says how it was made.
+
+A network is rebuilt from its card, out of a closed table; nothing is ever unpickled.
+"""
+
+import json
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+from .denoiser import Denoiser
+from .files import data_folder, sha256, written_beside
+from .networks import MLP
+
+NETWORKS = {"MLP": MLP}
+"""What a card may name."""
+
+CARD_ENTRIES = (
+    "architecture", "command", "seed", "dataset", "dataset_sha256", "schedule", "hardware",
+    "duration_s", "quality",
+)  # fmt: skip
+
+
+def build(architecture: dict) -> nn.Module:
+    """The network a card describes, e.g. {"network": "MLP", "shape": [2], "width": 128}.
+
+    Raises ValueError for a network that is not in `NETWORKS`, or arguments it does not take.
+    """
+    arguments = dict(architecture)
+    network = arguments.pop("network", None)
+    if network not in NETWORKS:
+        raise ValueError(f"network = {network!r}: choose one of {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[network](**arguments)
+    except TypeError as error:
+        raise ValueError(f"{network} cannot be built from {arguments}: {error}") from error
+
+
+def save(name: str | Path, denoiser: Denoiser, card: dict) -> Path:
+    """Write weights and card, and return the path of the weights.
+
+    name: a path that ends in .safetensors, or the bare name of a model, which goes to the folder
+    `weights/` of the data. card: the entries CARD_ENTRIES; the rest is filled in here.
+
+    Raises ValueError for a card that lacks an entry, or whose architecture is not the network's.
+    """
+    lacking = [entry for entry in CARD_ENTRIES if entry not in card]
+    if lacking:
+        raise ValueError(f"the card lacks {', '.join(lacking)}")
+    state = {key: value.contiguous() for key, value in denoiser.net.state_dict().items()}
+    _load_state(build(card["architecture"]), state, "the card's architecture")
+    content = safetensors.torch.save(state)
+    card = card | {
+        "target": denoiser.target,
+        "sigma_data": denoiser.sigma_data,
+        "parameters": sum(value.numel() for value in state.values()),
+        "sha256": sha256(content),
+    }
+    path = _path(name)
+    with written_beside(path) as weights, written_beside(_card_path(path)) as text:
+        weights.write_bytes(content)
+        text.write_text(json.dumps(card, indent=2) + "\n")
+    return path
+
+
+def read_card(name: str | Path) -> dict:
+    """The card of a model. Raises FileNotFoundError or ValueError that names the file."""
+    path = _card_path(_path(name))
+    try:
+        card = json.loads(_read(path))
+        return card if isinstance(card, dict) else {}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no card ({error}): {_remedy(path)}") from error
+
+
+def load(name: str | Path) -> Denoiser:
+    """The denoiser of that name (or path), ready to sample, checked against its card.
+
+    Raises FileNotFoundError where weights or card are missing, ValueError where they are damaged
+    or do not belong together; each names the file and what to do.
+    """
+    path = _path(name)
+    content, card = _read(path), read_card(path)
+    if sha256(content) != card.get("sha256"):
+        raise ValueError(
+            f"{path} ({len(content)} bytes) is not the file its card was written for, it is cut "
+            f"short or altered: {_remedy(path)}"
+        )
+    try:
+        net = build(card["architecture"])
+        denoiser = Denoiser(net, card["target"], card["sigma_data"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{_card_path(path)} describes no model ({error}): {_remedy(path)}"
+        ) from error
+    _load_state(net, safetensors.torch.load(content), f"{_card_path(path)}")
+    return denoiser.eval().requires_grad_(False)
+
+
+def _load_state(net: nn.Module, state: dict, source: str) -> None:
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{source} does not fit the weights: {error}") from error
+
+
+def _path(name: str | Path) -> Path:
+    path = Path(name)
+    return (
+        path if path.suffix == ".safetensors" else data_folder() / "weights" / f"{name}.safetensors"
+    )
+
+
+def _card_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} is missing: {_remedy(path)}, or name the folder that holds weights/ in the "
+            "environment variable DIDIFF_DATA"
+        ) from error
+
+
+def _remedy(path: Path) -> str:
+    return f"make it again with `python -m didiff train {path.stem}`"
