@@ -23,13 +23,14 @@ FLOORS = [
     {"schedules", "mixtures", "sde", "networks"},
     {"denoiser", "guidance", "samplers"},
     {"training", "data", "metrics", "weights", "pictures"},
-    {"widgets", "plots", "checks", "cli", "__main__"},
+    {"widgets", "plots", "checks", "recipes", "cli", "__main__"},
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # Modules of one floor leave one another alone; these do not, and each pair has its reason.
 NEIGHBOURS = {
     ("sde", "schedules"),  # a schedule is also an SDE
     ("metrics", "data"),  # the judge of digits learns from digits
+    ("cli", "recipes"),  # `train digits` follows the recipe of that name
     ("__main__", "cli"),  # `python -m didiff` is the command line
 }
 LOWER_FLOORS_NEED = {"torch"}
