@@ -1,5 +1,6 @@
 """Data sets as tensors, images in [-1, 1], and an endless supply of batches."""
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,6 +31,7 @@ def digits(split: str = "train") -> tuple[Tensor, Tensor]:
     return x[chosen], y[chosen]
 
 
+@functools.cache
 def _load_digits():
     try:
         from sklearn.datasets import load_digits  # costs a second: only who asks for digits pays

@@ -26,7 +26,7 @@ def wasserstein_1d(a: Tensor, b: Tensor) -> float:
             raise ValueError(f"a sample of shape {tuple(sample.shape)}: give numbers (N,), N >= 1")
     a, b = a.double().sort().values, b.double().sort().values
     z = torch.cat([a, b]).sort().values
-    share_a, share_b = (torch.searchsorted(s, z[:-1], right=True) / len(s) for s in (a, b))
+    share_a, share_b = (torch.searchsorted(s, z[:-1], right=True).double() / len(s) for s in (a, b))
     return float(((share_a - share_b).abs() * z.diff()).sum())
 
 
@@ -91,9 +91,14 @@ def diversity(images: Tensor, y) -> float:
 
     y: one integer or (B,). Raises ValueError for other shapes, labels outside 0..9, or no image.
     """
-    spread, real = _spread(images, _check_digits(images, y)), _spread(*digits("all"))
+    spread, real = _spread(images, _check_digits(images, y)), _real_spread()
     both = spread.isfinite()
     return float(spread[both].mean() / real[both].mean()) if both.any() else math.nan
+
+
+@functools.cache
+def _real_spread() -> Tensor:
+    return _spread(*digits("all"))
 
 
 def _spread(images: Tensor, y: Tensor) -> Tensor:

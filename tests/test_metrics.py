@@ -1,0 +1,181 @@
+"""Laws of the metrics: against closed forms, and against tricks that should not raise a score."""
+
+import math
+
+import pytest
+import scipy.stats
+import torch
+
+from didiff import metrics
+from didiff.data import digits
+
+# -- distances --------------------------------------------------------------------------------
+
+
+def test_wasserstein_is_what_scipy_computes_also_for_samples_of_different_size():
+    a, b = torch.randn(173).double(), torch.randn(58).double() * 2 + 1
+    expected = scipy.stats.wasserstein_distance(a.numpy(), b.numpy())
+    assert metrics.wasserstein_1d(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_wasserstein_of_equal_sizes_is_the_mean_distance_of_sorted_pairs():
+    a, b = torch.randn(2, 500).double()
+    paired = (a.sort().values - b.sort().values).abs().mean().item()
+    assert metrics.wasserstein_1d(a, b) == pytest.approx(paired, abs=1e-12)
+
+
+def test_wasserstein_of_a_shift_is_the_shift():
+    a = torch.randn(400).double()
+    assert metrics.wasserstein_1d(a, a + 0.7) == pytest.approx(0.7, abs=1e-12)
+    assert metrics.wasserstein_1d(a, a) == 0
+
+
+def test_energy_distance_is_its_definition_typed_anew():
+    x, y = torch.randn(9, 2, 3).double(), torch.randn(14, 2, 3).double() + 0.5
+
+    def mean(a, b):
+        pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if a is not b or i != j]
+        return sum((a[i] - b[j]).norm().item() for i, j in pairs) / len(pairs)
+
+    expected = 2 * mean(x, y) - mean(x, x) - mean(y, y)
+    assert metrics.energy_distance(x, y) == pytest.approx(expected, abs=1e-12)
+
+
+def test_energy_distance_in_one_dimension_is_the_area_between_the_distribution_functions():
+    # 2 * integral (F - G)^2, here for N(0, 1) against N(1, 1), on a grid
+    z = torch.linspace(-9, 10, 20001).double()
+    gap = torch.special.ndtr(z) - torch.special.ndtr(z - 1)
+    exact = 2 * torch.trapezoid(gap**2, z).item()
+    x, y = torch.randn(4000, 1), torch.randn(4000, 1) + 1
+    # 4 standard errors: the kernel mean E|x' - y| - E|x' - x| as a function of one point has a
+    # standard deviation below 0.6, and two samples of 4000 add up
+    assert metrics.energy_distance(x, y) == pytest.approx(
+        exact, abs=4 * 2 * 0.6 * (2 / 4000) ** 0.5
+    )
+
+
+def test_energy_distance_is_unbiased():
+    runs = torch.tensor(
+        [metrics.energy_distance(torch.randn(8, 2), torch.randn(8, 2)) for _ in range(400)]
+    )
+    assert abs(runs.mean()) < 4 * runs.std() / 20  # a biased one is off by 2 E|x - x'| / 8 = 0.44
+
+
+def test_energy_distance_in_chunks_is_the_same(monkeypatch):
+    x, y = torch.randn(50, 4), torch.randn(33, 4)
+    whole = metrics.energy_distance(x, y)
+    monkeypatch.setattr(metrics, "_LARGEST_TABLE", 70)
+    assert metrics.energy_distance(x, y) == pytest.approx(whole, abs=1e-12)
+
+
+# -- the judge --------------------------------------------------------------------------------
+
+
+def test_the_judge_reads_the_half_it_never_saw():
+    assert metrics.recognised(*digits("train")) >= 0.98
+
+
+def test_the_judge_falls_to_chance_where_labels_or_images_mean_nothing():
+    x, y = digits("train")
+    wrong = (y + 1) % 10
+    assert metrics.recognised(x, wrong) < 0.01
+    noise = torch.randn(1000, 1, 8, 8)
+    shuffled = torch.randint(10, (1000,))
+    assert metrics.recognised(noise, shuffled) == pytest.approx(0.1, abs=4 * (0.09 / 1000) ** 0.5)
+
+
+def test_the_judge_sees_what_a_screen_shows():
+    x, y = digits("train")
+    assert metrics.recognised(3 * x, y) == metrics.recognised((3 * x).clamp(-1, 1), y)
+
+
+def test_one_label_serves_for_all_images():
+    x, y = digits("train")
+    threes = x[y == 3]
+    assert metrics.recognised(threes, 3) == metrics.recognised(threes, torch.full([len(threes)], 3))
+
+
+# -- diversity --------------------------------------------------------------------------------
+
+
+def test_diversity_of_real_digits_is_one_and_of_each_half_nearly():
+    assert metrics.diversity(*digits("all")) == pytest.approx(1, abs=1e-12)
+    for half in "train", "test":
+        assert metrics.diversity(*digits(half)) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("contrast", [2, 5, 20])
+@pytest.mark.parametrize("pivot", [-0.4, 0, 0.3])
+def test_diversity_cannot_be_raised_by_saturation_as_the_spread_of_pixels_can(contrast, pivot):
+    x, y = digits("train")
+    saturated = (pivot + contrast * (x - pivot)).clamp(-1, 1)
+
+    def spread(images):
+        return torch.stack([images[y == c].std(0).mean() for c in range(10)]).mean().item()
+
+    assert spread(saturated) > 1.1 * spread(x)  # the trap: no image was added
+    change = metrics.diversity(saturated, y) / metrics.diversity(x, y) - 1
+    assert abs(change) < (1e-12 if pivot == 0 else 0.03)
+
+
+def test_diversity_of_collapsed_classes_is_zero():
+    x, y = digits("train")
+    first = torch.stack([x[y == c][0] for c in range(10)])
+    assert metrics.diversity(first[y], y) == 0
+
+
+def test_diversity_counts_within_classes_only():
+    x, y = digits("all")
+    means = torch.stack([x[y == c].mean(0) for c in range(10)])
+    mixed = torch.cat([means, means])
+    assert metrics.diversity(mixed, torch.arange(20) % 10) == 0  # ten different pictures, twice
+
+
+def test_diversity_halves_when_every_second_image_is_a_copy_of_one():
+    x, y = digits("all")
+    threes = x[y == 3].clone()
+    full = metrics.diversity(threes, 3)
+    assert full == pytest.approx(1, abs=1e-12)
+    threes[::2] = threes[0]
+    assert 0.4 < metrics.diversity(threes, 3) < 0.9
+
+
+def test_diversity_is_unbiased_for_a_handful_of_images():
+    x, y = digits("all")
+    fives = x[y == 5]
+    few = torch.tensor(
+        [metrics.diversity(fives[torch.randperm(len(fives))[:4]], 5) for _ in range(300)]
+    )
+    assert few.mean() == pytest.approx(1, abs=4 * few.std().item() / 300**0.5)
+
+
+def test_diversity_of_single_images_is_undefined_and_they_do_not_disturb_the_others():
+    x, y = digits("all")
+    one_each = torch.stack([x[y == c][0] for c in range(10)])
+    assert math.isnan(metrics.diversity(one_each, torch.arange(10)))
+    both = torch.cat([x[y == 3], one_each[:1]]), torch.cat([y[y == 3], torch.tensor([0])])
+    assert metrics.diversity(*both) == metrics.diversity(x[y == 3], 3)
+
+
+# -- bad input --------------------------------------------------------------------------------
+
+IMAGES = torch.zeros(4, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.wasserstein_1d(torch.zeros(3, 1), torch.zeros(3)), r"\(3, 1\)"),
+        (lambda: metrics.wasserstein_1d(torch.zeros(3), torch.zeros(0)), r"\(0,\)"),
+        (lambda: metrics.energy_distance(torch.zeros(3, 2), torch.zeros(3, 1)), r"\(2,\).*\(1,\)"),
+        (lambda: metrics.energy_distance(torch.zeros(1, 2), torch.zeros(3, 2)), "1 and 3 points"),
+        (lambda: metrics.recognised(IMAGES[:, 0], 3), r"\(4, 8, 8\): give \(B, 1, 8, 8\)"),
+        (lambda: metrics.recognised(IMAGES[:0], 3), r"\(0, 1, 8, 8\)"),
+        (lambda: metrics.recognised(IMAGES, 10), "10..10: digits are 0..9"),
+        (lambda: metrics.diversity(IMAGES, -1), "-1..-1: digits are 0..9"),
+        (lambda: metrics.diversity(IMAGES, torch.zeros(3)), r"labels of shape \(3,\) for 4"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
