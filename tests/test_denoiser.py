@@ -105,15 +105,17 @@ def test_the_loss_of_a_target_is_the_squared_error_of_what_it_names(target):
     t = middle(SCHEDULES["linear"], 6)
     s = t.like(x0)
     guess = mixture(add_noise(x0, eps, t), t)
-    wanted = {
-        "eps": eps - guess.eps,
-        "x0": x0 - guess.x0,
-        "v": (s.signal * eps - s.noise * x0) - (s.signal * guess.eps - s.noise * guess.x0),
-        "flow": (eps - x0) - (guess.eps - guess.x0),
-        "score": (eps - guess.eps) / s.noise,
+    named = {
+        "eps": lambda x0, eps: eps,
+        "x0": lambda x0, eps: x0,
+        "v": lambda x0, eps: s.signal * eps - s.noise * x0,
+        "flow": lambda x0, eps: eps - x0,
+        "score": lambda x0, eps: -eps / s.noise,
     }[target]
+    p, q = TARGETS[target](s, 1.0)
+    torch.testing.assert_close(p * x0 + q * eps, named(x0, eps))
     got = loss(mixture, x0, t, eps=eps, target=target)
-    torch.testing.assert_close(got, wanted.square().mean(1))
+    torch.testing.assert_close(got, (named(x0, eps) - named(*guess)).square().mean(1))
 
 
 def test_the_exact_denoiser_has_the_loss_that_theory_gives():

@@ -55,6 +55,9 @@ def test_a_full_covariance_that_is_round_is_the_isotropic_mixture():
     full = CovarianceMixture(means, covariances, labels=[0, 1, 2])
     x, t, y = points(round_, 9), middle(SCHEDULES["cosine"], 9), torch.arange(9) % 3
     for label in (None, y):
+        torch.testing.assert_close(
+            full.log_prob(x, t, label), round_.log_prob(x, t, label), **EXACT
+        )
         for a, b in zip(full(x, t, label), round_(x, t, label), strict=True):
             torch.testing.assert_close(a, b, **EXACT)
 
