@@ -95,7 +95,7 @@ def fit(
     or past `steps`: at once, before any work.
     Source: Ho et al. 2020, alg. 1; T-27. Lesson: 06_score_and_noise, 11_classifier_free_guidance.
     """
-    _check(steps, ema, clip, every)
+    _check(steps, lr, ema, clip, warmup, every)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     optimiser = torch.optim.Adam(denoiser.parameters())
     parts = {"model": denoiser, "ema": average, "optimiser": optimiser}
@@ -188,10 +188,14 @@ def _check_same(held: dict, wanted: dict) -> None:
             )
 
 
-def _check(steps: int, ema: float, clip: float, every: int) -> None:
-    if steps < 1 or every < 1:
-        raise ValueError(f"steps = {steps}, every = {every}: both must be at least 1")
+def _check(steps: int, lr: float, ema: float, clip: float, warmup: int, every: int) -> None:
+    if steps < 1 or every < 1 or warmup < 0:
+        raise ValueError(
+            f"steps = {steps}, every = {every}, warmup = {warmup}: they are at least 1, 1 and 0"
+        )
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr = {lr}: a learning rate is positive, 0.001 is usual")
     if not 0 <= ema < 1:
         raise ValueError(f"ema = {ema}: a decay lies in [0, 1); 0 is off, 0.999 is usual")
     if not clip > 0:
-        raise ValueError(f"clip = {clip}: the longest gradient allowed must be positive")
+        raise ValueError(f"clip = {clip}: the longest gradient allowed is positive")
