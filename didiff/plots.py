@@ -7,7 +7,7 @@ for it. Give `ax` to draw into one panel of `panels`.
 import html
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,12 +16,13 @@ import torch
 from cycler import cycler
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from didiff.pictures import base64_of, mosaic, png, require_alt, small
 
-__all__ = ["ROLE", "bars", "densities", "field", "heatmap", "images", "lines", "mosaic", "panels"]
-__all__ += ["paths", "png", "scatter", "show", "style", "table"]
+__all__ = ["ROLE", "Stage", "bars", "contours", "densities", "field", "heatmap", "images", "lines"]
+__all__ += ["mosaic", "panels", "paths", "png", "scatter", "show", "style", "table"]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart. As keywords for `Axes.plot`.
 ROLE: dict[str, dict[str, Any]] = {
@@ -210,13 +211,30 @@ def images(
     return _finish(ax, "", "", 1)
 
 
-def heatmap(x, y, values, *, labels: tuple[str, str, str], ax: Axes | None = None) -> Figure:
-    """values (len(y), len(x)) as colour; labels: of x, of y, of the colour."""
+def heatmap(
+    x, y, values, *, labels: tuple[str, str, str], cmap: str = "viridis", ax: Axes | None = None
+) -> Figure:
+    """values (len(y), len(x)) as colour; labels: of x, of y, of the colour (if "": no bar)."""
     ax = ax or panels()[1][0]
-    mesh = ax.pcolormesh(_array(x), _array(y), _array(values), shading="nearest", rasterized=True)
-    ax.figure.colorbar(mesh, ax=ax, label=labels[2])
+    look: dict[str, Any] = {"cmap": cmap, "shading": "nearest", "rasterized": True}
+    mesh = ax.pcolormesh(_array(x), _array(y), _array(values), **look)
+    if labels[2]:
+        ax.figure.colorbar(mesh, ax=ax, label=labels[2])
     ax.grid(False)
     return _finish(ax, labels[0], labels[1], 1)
+
+
+def contours(
+    density: Callable[[torch.Tensor], Any], limit: float, *, ax: Axes | None = None
+) -> Figure:
+    """Lines of equal density on [-limit, limit] squared; density: points (N, 2) -> (N,)."""
+    ax = ax or panels(size=(4.2, 3.8))[1][0]
+    side = torch.linspace(-limit, limit, 81, dtype=torch.float64)
+    height = _array(density(torch.cartesian_prod(side, side))).reshape(81, 81).T
+    look: dict[str, Any] = {"colors": ROLE["exact"]["color"], "linewidths": 0.7, "alpha": 0.5}
+    ax.contour(_array(side), _array(side), height, levels=6, **look)
+    ax.set_aspect("equal")
+    return _finish(ax, "x₁", "x₂", 1)
 
 
 def bars(heights: Mapping[str, float], *, ylabel: str, ax: Axes | None = None) -> Figure:
@@ -226,6 +244,32 @@ def bars(heights: Mapping[str, float], *, ylabel: str, ax: Axes | None = None) -
         ax.bar_label(ax.bar([label], [float(height)], color=look["color"], width=0.6), fmt="%.3g")
     ax.grid(False, axis="x")
     return _finish(ax, "", ylabel, 1)
+
+
+class Stage:
+    """Points and paths that move before a figure that stays: the frames of a slider, drawn fast.
+
+    figure: the background; its first axes, whose limits are kept, is where things move.
+
+        stage = Stage(contours(density, limit=3))
+        stage.draw(points, paths)  # PNG bytes, as often as you like
+    """
+
+    def __init__(self, figure: Figure, role: str = "model"):
+        self._figure, ax, color = figure, figure.axes[0], ROLE[role]["color"]
+        ax.autoscale(False)
+        self._paths = LineCollection([], colors=color, linewidths=0.8, alpha=0.7)
+        ax.add_collection(self._paths, autolim=False)
+        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.5}
+        (self._points,) = ax.plot([], [], color=color, alpha=0.6, **dots)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: that costs more than to draw
+
+    def draw(self, points=None, paths=None) -> bytes:
+        """points (n, 2) and paths (T, n, 2), or None for nothing. Returns PNG bytes."""
+        self._points.set_data(*(((), ()) if points is None else _array(points).T))
+        self._paths.set_segments([] if paths is None else list(_array(paths).swapaxes(0, 1)))
+        return png(self._figure)
 
 
 def _looks(things: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], dict[str, Any]]]:

@@ -20,6 +20,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 import ipywidgets
+import traitlets
 from IPython.display import display
 
 from didiff.pictures import base64_of, palette, require_alt, strip
@@ -92,7 +93,12 @@ def slider(label: str, low: float, high: float, *, value: float, step: float = 1
     whole = all(isinstance(number, int) for number in numbers)
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
     wide = {"width": "min(34em, 98%)"}
-    return kind(value, min=low, max=high, step=step, description=label, style=LABELLED, layout=wide)
+    words = {
+        "description": label,
+        "tooltip": label,
+        "style": LABELLED,
+    }  # its default shows as "null"
+    return kind(value, min=low, max=high, step=step, layout=wide, **words)
 
 
 def choice(label: str, options: Sequence[Any] | dict[str, Any], *, value: Any):
@@ -107,7 +113,9 @@ def choice(label: str, options: Sequence[Any] | dict[str, Any], *, value: Any):
     few = len(named) <= 4
     kind = ipywidgets.ToggleButtons if few else ipywidgets.Dropdown
     style = {**LABELLED, "button_width": "auto"} if few else LABELLED
-    return kind(options=list(named.items()), value=value, description=label, style=style)
+    return kind(
+        options=list(named.items()), value=value, description=label, tooltip=label, style=style
+    )
 
 
 SELECTIONS = (ipywidgets.ToggleButtons, ipywidgets.Dropdown)
@@ -130,6 +138,13 @@ def _name(control, value) -> str:
 # -- the explorer -----------------------------------------------------------------------------
 
 
+class _Picture(ipywidgets.Image):
+    """An image with words to it: there is no alt, and a tooltip (a title, which names an image as
+    well) breaks the browser's view of an `Image` that has no description."""
+
+    description = traitlets.Unicode("").tag(sync=True)
+
+
 class Explorer:
     """Controls, a picture and a readout: the latest value wins and the picture follows the hand.
 
@@ -146,7 +161,7 @@ class Explorer:
     def __init__(self, frames: Frames, controls: dict[str, Any], width: int = 480):
         self.frames, self.controls = frames, dict(controls)
         self.readout = ""  # the text shown, as plain text
-        self._picture = ipywidgets.Image(format="png", width=width, layout={"max_width": "100%"})
+        self._picture = _Picture(format="png", width=width, layout={"max_width": "100%"})
         self._line = ipywidgets.HTML()
         self._box = ipywidgets.VBox([*self.controls.values(), self._line, self._picture])
         self._box.add_class("didiff-explorer")
@@ -197,7 +212,7 @@ class Explorer:
         require_alt(alt)
         if still_over not in self.controls:
             raise ValueError(f"no control {still_over!r} among {list(self.controls)}")
-        self._picture.tooltip = alt  # the Image widget has no alt; a title names a picture, too
+        self._picture.tooltip = alt
         self.wait()
         stills, start = self._stills(still_over, values)
         label, few = self.controls[still_over].description, _spread(list(stills), STRIP_FRAMES)

@@ -49,6 +49,7 @@ FIGURES = {
     "scatter": a_figure,
     "images": lambda: plots.images(torch.zeros(6, 1, 8, 8), 3, rows=["ω = 0", "ω = 3"]),
     "heatmap": lambda: plots.heatmap(T, X, torch.outer(X, T.float()), labels=("t", "x", "density")),
+    "contours": lambda: plots.contours(lambda x: (-x.square().sum(1)).exp(), 2.0),
     "bars": lambda: plots.bars({"data": 0.9, "model": torch.tensor(0.8)}, ylabel="share"),
 }  # fmt: skip
 
@@ -114,6 +115,22 @@ def test_the_same_figure_gives_the_same_bytes_and_no_version(name):
     first, second = pictures.png(FIGURES[name]()), pictures.png(FIGURES[name]())
     assert first == second
     assert b"atplotlib" not in first
+
+
+def test_the_axes_stand_still_when_the_tick_labels_grow():
+    figure, (ax,) = plots.panels()
+    pictures.png(figure)
+    before = ax.get_position().bounds
+    ax.set_ylim(0, 1e-3)
+    ax.set_ylabel("two\nlines")
+    pictures.png(figure)
+    assert ax.get_position().bounds == before
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_drawn_twice_gives_the_same_bytes(name):
+    figure = FIGURES[name]()
+    assert pictures.png(figure) == pictures.png(figure)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -227,6 +244,29 @@ def test_an_order_guide_has_the_slope_it_names():
     line = FIGURES["lines"]().axes[0].get_lines()[-1]
     x, y = line.get_data()
     assert np.diff(np.log(y)) / np.diff(np.log(x)) == pytest.approx(-2.0)
+
+
+def test_contours_are_circles_of_a_round_density_seen_with_x_to_the_right():
+    round_about = plots.contours(lambda x: -(x - torch.tensor([1.0, 0.0])).norm(dim=1), 3.0)
+    drawn = [p.vertices for p in round_about.axes[0].collections[0].get_paths() if len(p.vertices)]
+    distance = np.linalg.norm(drawn[-1] - [1.0, 0.0], axis=1)  # of the highest, the smallest circle
+    assert distance == pytest.approx(distance.mean(), abs=0.08)
+
+
+def test_a_heatmap_has_a_colour_bar_if_the_colour_has_a_name():
+    for name, axes in {"density": 2, "": 1}.items():
+        figure = plots.heatmap(T, X, torch.outer(X, T.float()), labels=("t", "x", name))
+        assert len(figure.axes) == axes
+
+
+def test_a_stage_forgets_what_it_drew_and_keeps_its_background():
+    stage = plots.Stage(FIGURES["contours"]())
+    empty = stage.draw()
+    far = stage.draw(1e6 + cloud(), torch.stack([1e6 + cloud(), 1e6 + cloud(seed=1)]))
+    assert pixels(far).tolist() == pixels(empty).tolist(), "the limits stay"
+    assert stage.draw(cloud()) != empty
+    assert stage.draw(paths=torch.stack([cloud(5), -cloud(5)])) != empty
+    assert stage.draw() == empty
 
 
 def test_style_sets_quiet_axes_and_the_roles_colours():

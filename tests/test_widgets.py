@@ -288,6 +288,14 @@ def test_one_output_holds_the_live_view_the_page_and_the_strip(displayed):
     assert metadata["image/png"]["alt"] == bundle["text/plain"] == "digits <drawn> under guidance"
 
 
+def test_the_live_picture_is_named_in_words(displayed):
+    explorer = Explorer(plain, {"omega": omega_slider()})
+    explorer.show(alt="sixteen digits", still_over="omega", values=[1.0])
+    state = explorer._picture.get_state()
+    assert state["tooltip"] == "sixteen digits"
+    assert state["description"] == "", "a browser fails to set a tooltip beside no description"
+
+
 def test_the_page_holds_every_frame_its_readout_and_its_name(displayed):
     page = show(displayed, values=[0.0, 1.0, 2.5])[0]["text/html"]
     for value in (0.0, 1.0, 2.5):
