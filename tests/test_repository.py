@@ -37,6 +37,7 @@ LOWER_FLOORS_NEED = {"torch"}
 
 MODULE_LINES = 350
 FUNCTION_LINES = 25
+LONGER = {"fit": 35}  # the loop of the lessons with all that a long run needs, told in one go
 PARAMETERS = 6
 LESSONS_BYTES = 10_000_000
 
@@ -92,6 +93,14 @@ def code_lines(source: str, node: ast.FunctionDef) -> int:
     return len(lines & set(range(node.lineno, node.end_lineno + 1)) - set(docstrings))
 
 
+def forwards(node: ast.FunctionDef) -> bool:
+    """Whether a function hands on keywords that it does not name."""
+    taken = node.args.kwarg
+    calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+    handed = [word.value for call in calls for word in call.keywords if word.arg is None]
+    return taken is not None and any(ast.unparse(value) == taken.arg for value in handed)
+
+
 # ------------------------------------------------------------------------ floors
 
 
@@ -132,7 +141,8 @@ def test_a_module_can_be_read_in_one_sitting(path):
     assert len(source.splitlines()) <= MODULE_LINES
     for node in functions(path):
         lines = code_lines(source, node)
-        assert lines <= FUNCTION_LINES, f"{node.name} has {lines} lines of code"
+        most = LONGER.get(node.name, FUNCTION_LINES)
+        assert lines <= most, f"{node.name} has {lines} lines of code, more than {most}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -142,7 +152,7 @@ def test_a_function_takes_few_parameters_and_forwards_none_unseen(path):
         names = [arg.arg for arg in a.posonlyargs + a.args + a.kwonlyargs]
         few = len(set(names) - {"self", "cls"}) <= PARAMETERS
         assert few or node.name in {"fit", "__init__"}, f"{node.name} takes {names}"
-        assert a.kwarg is None, f"{node.name} takes **{a.kwarg.arg}"
+        assert not forwards(node), f"{node.name} forwards **{a.kwarg.arg}"
 
 
 def test_the_lessons_stay_small():
