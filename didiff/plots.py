@@ -262,8 +262,6 @@ class Stage:
         ax.add_collection(self._paths, autolim=False)
         dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.5}
         (self._points,) = ax.plot([], [], color=color, alpha=0.6, **dots)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once: that costs more than to draw
 
     def draw(self, points=None, paths=None) -> bytes:
         """points (n, 2) and paths (T, n, 2), or None for nothing. Returns PNG bytes."""
