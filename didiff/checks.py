@@ -4,16 +4,17 @@
 uses it for its own cells, and a student for an answer: the message says what is off, and where.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from . import mixtures
-from .denoiser import Denoiser
+from .denoiser import Denoiser, loss
 from .networks import MLP
 from .process import NoiseLevel
+from .samplers import State
 from .schedules import DDPMSchedule, Schedule, grid, straight, trigonometric
 
 World = tuple[str, tuple]  # what is special about it, and the arguments of the function
@@ -27,19 +28,19 @@ def twin(name: str, function: Callable) -> None:
     """
     if name not in WORLDS:
         raise ValueError(f"no check for {name!r}: there are checks for {', '.join(sorted(WORLDS))}")
-    module, attribute = name.rsplit(".", 1)
-    original = getattr(importlib.import_module(module), attribute)
-    for world, arguments in list(WORLDS[name]()):
-        wanted, got = _run(original, arguments), _run(function, arguments)
-        _compare(f"{attribute} {world}", got, wanted)
+    original = pkgutil.resolve_name(name)
+    worlds = [list(WORLDS[name]()) for _ in range(2)]  # two of each: `fit` changes its arguments
+    for (world, arguments), (_, again) in zip(*worlds, strict=True):
+        wanted, got = _run(original, arguments), _run(function, again)
+        _compare(f"{original.__name__} {world}", got, wanted)
 
 
 def _run(function: Callable, arguments: tuple) -> Any:
-    """The result under a fixed seed; a walk or a made denoiser is followed to its numbers."""
+    """The result under a fixed seed; walks, fits and made denoisers are followed to numbers."""
     torch.manual_seed(0)
     result = function(*arguments)
     if isinstance(result, Iterator):
-        return list(result)
+        return [state if isinstance(state, State) else state[:2] for state in result]
     if callable(result) and not isinstance(result, torch.Tensor):
         return [result(POINTS, t) for t in LEVELS]
     return result
@@ -95,12 +96,34 @@ def _noisings() -> Iterator[World]:
             yield f"for points {shape} {world}", (x0, eps, t)
 
 
+def _tables() -> Iterator[World]:
+    for T in (1, 10, 1000):
+        yield f"for T = {T}", (T,)
+
+
 def _losses() -> Iterator[World]:
     torch.manual_seed(1)
     denoiser = Denoiser(MLP((1,), 16, 1).double(), "eps")
     for world, schedule in _SCHEDULES.items():
         t: NoiseLevel = schedule(torch.linspace(0.1, 0.9, 9, dtype=torch.float64)).like(POINTS)
         yield world, (denoiser, POINTS, t)
+
+
+def _fits() -> Iterator[World]:
+    for world, size in [("with batches of 4", 4), ("with batches of 9", 9)]:
+        torch.manual_seed(1)
+        denoiser = Denoiser(MLP((1,), 16, 1).double(), "eps")
+
+        def losses(denoiser, x0):
+            return loss(denoiser, x0, DDPMSchedule().at(torch.randint(1, 1001, (len(x0),))))
+
+        yield world, (denoiser, losses, iter([(POINTS[:size],)] * 12), 12, 1e-2)
+
+
+def _scores() -> Iterator[World]:
+    for world, schedule in _SCHEDULES.items():
+        for t in grid(schedule, 3, end=0.1):
+            yield f"{world} at clock {t.clock:.2f}", (mixtures.bimodal(), POINTS, t)
 
 
 def _conditions() -> Iterator[World]:
@@ -120,7 +143,10 @@ def _classifiers() -> Iterator[World]:
 
 WORLDS: dict[str, Callable[[], Iterator[World]]] = {
     "didiff.process.add_noise": _noisings,
+    "didiff.schedules.linear": _tables,
+    "didiff.mixtures.Mixture.score": _scores,
     "didiff.denoiser.loss": _losses,
+    "didiff.training.fit": _fits,
     "didiff.samplers.ddim": _walks,
     "didiff.samplers.ddpm": _walks,
     "didiff.samplers.heun": _walks,

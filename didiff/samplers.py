@@ -4,7 +4,8 @@ All make the same move, x = add_noise(x0, eps, next level), with a better and be
 pair (x0, eps). Plots, sliders, progress bars and early stopping are consumers of the walk:
 `*path, end = ddim(denoiser, x, levels)`. A rising list of levels walks upwards, data to noise.
 
-They divide by `noise`, never by `signal`, so that a walk may start at exactly pure noise.
+They go from level t to level s, as the lectures do, and divide by `noise`, never by `signal`, so
+that a walk may start at exactly pure noise.
 """
 
 import functools
@@ -73,15 +74,15 @@ def ddim(denoiser, x, levels, eta: float = 0.0, generator=None) -> Iterator[Stat
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta = {eta}: choose a number from 0 (deterministic) to 1 (DDPM)")
-    for s, t in pairwise(levels):
-        state = look(denoiser, x, s)
+    for t, s in pairwise(levels):
+        state = look(denoiser, x, t)
         yield state
         eps = state.eps
         if eta:
-            new = eta * renewed(s, t)
+            new = eta * renewed(t, s)
             eps = (1 - new**2).sqrt() * eps + new * _randn_like(x, generator)
-        x = add_noise(state.x0, eps, t)
-    yield look(denoiser, x, t)
+        x = add_noise(state.x0, eps, s)
+    yield look(denoiser, x, s)
 
 
 @sampler
@@ -96,15 +97,15 @@ def ddpm(denoiser, x, levels, variance: str = "posterior", generator=None) -> It
     """
     if variance not in ("posterior", "beta"):
         raise ValueError(f"variance = {variance!r}: choose 'posterior' or 'beta'")
-    for s, t in pairwise(levels):
-        state = look(denoiser, x, s)
+    for t, s in pairwise(levels):
+        state = look(denoiser, x, t)
         yield state
-        new = renewed(s, t)
-        x = add_noise(state.x0, (1 - new**2).sqrt() * state.eps, t)
-        if t.noise > 0:
-            wide = s.noise if variance == "beta" and t.noise < s.noise else t.noise
+        new = renewed(t, s)
+        x = add_noise(state.x0, (1 - new**2).sqrt() * state.eps, s)
+        if s.noise > 0:
+            wide = t.noise if variance == "beta" and s.noise < t.noise else s.noise
             x = x + wide * new * _randn_like(x, generator)
-    yield look(denoiser, x, t)
+    yield look(denoiser, x, s)
 
 
 @sampler
@@ -115,13 +116,13 @@ def heun(denoiser, x, levels) -> Iterator[State]:
     Raises ValueError for levels that are not monotone.
     Source: Karras et al. 2022, alg. 1. Lesson: 07_samplers.
     """
-    for s, t in pairwise(levels):
-        here = look(denoiser, x, s)
+    for t, s in pairwise(levels):
+        here = look(denoiser, x, t)
         yield here
-        there = look(denoiser, add_noise(here.x0, here.eps, t), t) if t.noise > 0 else here
+        there = look(denoiser, add_noise(here.x0, here.eps, s), s) if s.noise > 0 else here
         x0, eps = (here.x0 + there.x0) / 2, (here.eps + there.eps) / 2
-        x = here.x + add_noise(x0, eps, t) - add_noise(x0, eps, s)
-    yield look(denoiser, x, t)
+        x = here.x + add_noise(x0, eps, s) - add_noise(x0, eps, t)
+    yield look(denoiser, x, s)
 
 
 @sampler
@@ -132,15 +133,15 @@ def dpm_solver_2m(denoiser, x, levels) -> Iterator[State]:
     Source: Lu et al. 2022b, alg. 2; L22-46. Lesson: 07_samplers.
     """
     before = None
-    for s, t in pairwise(levels):
-        state = look(denoiser, x, s)
+    for t, s in pairwise(levels):
+        state = look(denoiser, x, t)
         yield state
         guess = Prediction(state.x0, state.eps)
-        if before is not None and t.noise > 0 and t.signal > 0:  # both ends are infinitely far away
-            ratio = (s.sigma / t.sigma).log() / (before.t.sigma / s.sigma).log()
-            guess = from_x0(state.x, s, state.x0 + ratio / 2 * (state.x0 - before.x0))
-        x, before = add_noise(guess.x0, guess.eps, t), state
-    yield look(denoiser, x, t)
+        if before is not None and s.noise > 0 and s.signal > 0:  # both ends are infinitely far away
+            ratio = (t.sigma / s.sigma).log() / (before.t.sigma / t.sigma).log()
+            guess = from_x0(state.x, t, state.x0 + ratio / 2 * (state.x0 - before.x0))
+        x, before = add_noise(guess.x0, guess.eps, s), state
+    yield look(denoiser, x, s)
 
 
 @sampler
@@ -159,24 +160,24 @@ def probability_flow(denoiser, x, levels) -> Iterator[State]:
         x0, eps = denoiser(z, NoiseLevel(phi.cos(), phi.sin()))
         return phi.cos() * eps - phi.sin() * x0
 
-    for s, t in pairwise(levels):
-        state = look(denoiser, x, s)
+    for t, s in pairwise(levels):
+        state = look(denoiser, x, t)
         yield state
-        start, h = s.clock * torch.pi / 2, (t.clock - s.clock) * torch.pi / 2
-        z = state.x / _size(s)
+        start, h = t.clock * torch.pi / 2, (s.clock - t.clock) * torch.pi / 2
+        z = state.x / _size(t)
         first = start.cos() * state.eps - start.sin() * state.x0
         second = velocity(z + h / 2 * first, start + h / 2)
         third = velocity(z + 3 * h / 4 * second, start + 3 * h / 4)
-        x = _size(t) * (z + h * (2 * first + 3 * second + 4 * third) / 9)
-    yield look(denoiser, x, t)
+        x = _size(s) * (z + h * (2 * first + 3 * second + 4 * third) / 9)
+    yield look(denoiser, x, s)
 
 
-def renewed(s: NoiseLevel, t: NoiseLevel) -> Tensor:
-    """The part of eps that DDPM redraws between s and t: sqrt(1 - (sigma_t / sigma_s)^2).
+def renewed(t: NoiseLevel, s: NoiseLevel) -> Tensor:
+    """The part of eps that DDPM redraws from t to s: sqrt(1 - (sigma_s / sigma_t)^2).
 
-    The lectures' tilde beta is (t.noise * renewed)^2, their beta is (s.noise * renewed)^2.
+    The lectures' tilde beta is (s.noise * renewed)^2, their beta is (t.noise * renewed)^2.
     """
-    low, high = sorted((s.sigma, t.sigma))
+    low, high = sorted((t.sigma, s.sigma))
     return (1 - (low / high) ** 2).sqrt()
 
 

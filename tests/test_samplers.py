@@ -52,8 +52,8 @@ def noise(mixture, levels, n=64, seed=0):
 def test_eta_one_on_the_full_table_is_the_ddpm_posterior():
     x = points(BIMODAL, 6)
     for k in (2, 400, 1000):
-        s, t = LINEAR.at(k), LINEAR.at(k - 1)
-        x0 = BIMODAL(x, s).x0
+        t, s = LINEAR.at(k), LINEAR.at(k - 1)
+        x0 = BIMODAL(x, t).x0
         beta, ab, before = LINEAR.beta[k - 1], LINEAR.alpha_bar[k], LINEAR.alpha_bar[k - 1]
         mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x) / (1 - ab)
         z = torch.randn(x.shape, generator=seeded(3), dtype=x.dtype)
@@ -62,25 +62,25 @@ def test_eta_one_on_the_full_table_is_the_ddpm_posterior():
             "beta": mean + beta.sqrt() * z,
         }
         for variance, end in wanted.items():
-            got = step(partial(ddpm, variance=variance, generator=seeded(3)), x, s, t)
+            got = step(partial(ddpm, variance=variance, generator=seeded(3)), x, t, s)
             torch.testing.assert_close(got, end)
-        got = step(partial(ddim, eta=1.0, generator=seeded(3)), x, s, t)
+        got = step(partial(ddim, eta=1.0, generator=seeded(3)), x, t, s)
         torch.testing.assert_close(got, wanted["posterior"])
 
 
-def step(sampler, x, s, t, denoiser=BIMODAL):
-    """The x after one step from s to t."""
-    return list(sampler(denoiser, x, [s, t]))[-1].x
+def step(sampler, x, t, s, denoiser=BIMODAL):
+    """The x after one step from t to s."""
+    return list(sampler(denoiser, x, [t, s]))[-1].x
 
 
 def test_eta_on_a_jump_is_equation_sixteen_of_the_ddim_paper():
-    s, t, eta, x = LINEAR.at(700), LINEAR.at(300), 0.6, points(BIMODAL, 6)
-    x0, eps = BIMODAL(x, s)
+    t, s, eta, x = LINEAR.at(700), LINEAR.at(300), 0.6, points(BIMODAL, 6)
+    x0, eps = BIMODAL(x, t)
     ab, before = LINEAR.alpha_bar[700], LINEAR.alpha_bar[300]
     sigma = eta * ((1 - before) / (1 - ab)).sqrt() * (1 - ab / before).sqrt()
     z = torch.randn(x.shape, generator=seeded(3), dtype=x.dtype)
     wanted = before.sqrt() * x0 + (1 - before - sigma**2).sqrt() * eps + sigma * z
-    torch.testing.assert_close(step(partial(ddim, eta=eta, generator=seeded(3)), x, s, t), wanted)
+    torch.testing.assert_close(step(partial(ddim, eta=eta, generator=seeded(3)), x, t, s), wanted)
 
 
 def test_the_last_step_of_ddpm_adds_no_noise():
@@ -100,29 +100,29 @@ def test_ddim_is_eulers_method_on_dy_dsigma_equals_eps():
     levels = grid(LINEAR, 25)
     x = noise(BIMODAL, levels)
     y = x / levels[0].signal
-    for s, t in pairwise(levels):
-        y = y + (t.sigma - s.sigma) * BIMODAL(s.signal * y, s).eps
+    for t, s in pairwise(levels):
+        y = y + (s.sigma - t.sigma) * BIMODAL(t.signal * y, t).eps
     torch.testing.assert_close(last(ddim(BIMODAL, x, levels)), y)
 
 
 def test_ddim_is_eulers_method_on_the_velocity_of_the_straight_schedule():
     levels = grid(didiff.straight, 25)
     x = y = noise(BIMODAL, levels)
-    for s, t in pairwise(levels):
-        x0, eps = BIMODAL(y, s)
-        y = y + (t.noise - s.noise) * (eps - x0)
+    for t, s in pairwise(levels):
+        x0, eps = BIMODAL(y, t)
+        y = y + (s.noise - t.noise) * (eps - x0)
     torch.testing.assert_close(last(ddim(BIMODAL, x, levels)), y)
 
 
 def test_heun_is_algorithm_one_of_karras():
     levels = karras_levels(12, 0.01, 20.0)
     x = z = noise(BIMODAL, levels)
-    for s, t in pairwise(levels):
-        slope = (z - BIMODAL(z, s).x0) / s.noise
-        ahead = z + (t.noise - s.noise) * slope
-        if t.noise > 0:
-            there = (ahead - BIMODAL(ahead, t).x0) / t.noise
-            ahead = z + (t.noise - s.noise) * (slope + there) / 2
+    for t, s in pairwise(levels):
+        slope = (z - BIMODAL(z, t).x0) / t.noise
+        ahead = z + (s.noise - t.noise) * slope
+        if s.noise > 0:
+            there = (ahead - BIMODAL(ahead, s).x0) / s.noise
+            ahead = z + (s.noise - t.noise) * (slope + there) / 2
         z = ahead
     torch.testing.assert_close(last(heun(BIMODAL, x, levels)), z)
 
@@ -182,11 +182,11 @@ def test_walking_up_undoes_walking_down(name, schedule):
 @pytest.mark.parametrize("sampler", [partial(ddim, eta=1.0), ddpm, partial(ddpm, variance="beta")])
 def test_upwards_the_ancestral_samplers_are_the_forward_process_whatever_the_denoiser_says(sampler):
     """One step of q(xt | xs): mean (signal_t / signal_s) xs, and the variance that is missing."""
-    n, s, t = 40_000, LINEAR.at(100), LINEAR.at(600)
+    n, t, s = 40_000, LINEAR.at(100), LINEAR.at(600)
     x = torch.full((n, 1), 1.3, dtype=torch.float64)
-    end = step(partial(sampler, generator=seeded()), x, s, t)
-    kept = t.signal / s.signal
-    variance = (t.noise**2 - (kept * s.noise) ** 2).item()
+    end = step(partial(sampler, generator=seeded()), x, t, s)
+    kept = s.signal / t.signal
+    variance = (s.noise**2 - (kept * t.noise) ** 2).item()
     assert end.mean().item() == pytest.approx(1.3 * kept.item(), abs=5 * (variance / n) ** 0.5)
     assert end.var().item() == pytest.approx(variance, rel=5 * (2 / n) ** 0.5)
 

@@ -13,7 +13,6 @@
 
 # %% tags=["setup"]
 import math
-from functools import partial
 from itertools import accumulate, pairwise
 
 import torch
@@ -255,7 +254,7 @@ assert (drawn - computed).abs().max() < 1e-12
 # copied table of the field, so we write it ourselves.
 
 
-# %% tags=["formula"]
+# %% tags=["formula", "twin:didiff.schedules.linear"]
 def linear(T, first=1e-4, last=0.02):
     return torch.linspace(first, last, T, dtype=torch.float64)
 
@@ -403,22 +402,28 @@ assert distance < limit
 
 
 # %% tags=["play"]
-def frames(k, digit, eps, schedule):
-    """The digit at step k beside the density of the two bumps at step k."""
-    t = schedule.at(k)
-    figure, (left, right) = plots.panels(2, size=(2.4, 2.3))
-    plots.images(add_noise(digit[None], eps[None], t), columns=1, ax=left)
+def dissolve(digit, eps, schedule):
+    """A callback k -> the digit at step k, beside the density of the two bumps at step k."""
     x = torch.linspace(-3.5, 3.5, 201, dtype=torch.float64)
-    bumps = mixtures.bimodal().log_prob(x[:, None], t).exp()
+    figure, (left, right) = plots.panels(2, size=(2.4, 2.3))  # drawn once; then only moved
+    plots.images(digit[None], columns=1, ax=left)
     bell = Normal(0.0, 1.0).log_prob(x).exp()
-    plots.densities(x, {"data, noised": bumps, "noise N(0, 1)": bell}, ax=right)
+    plots.densities(x, {"data, noised": bell, "noise N(0, 1)": bell}, ax=right)
     right.set(ylim=(0, 1))
-    readout = f"step {k}: signal {t.signal:.3f}, noise {t.noise:.3f}, SNR {t.snr:.3g}"
-    yield widgets.Frame(plots.png(figure), readout)
+
+    def frames(k):
+        t = schedule.at(k)
+        noised = add_noise(digit[None], eps[None], t)
+        left.images[0].set_data(plots.mosaic(noised, columns=1, scale=4))
+        right.lines[0].set_ydata(mixtures.bimodal().log_prob(x[:, None], t).exp())
+        readout = f"step {k}: signal {t.signal:.3f}, noise {t.noise:.3f}, SNR {t.snr:.3g}"
+        yield widgets.Frame(plots.png(figure), readout)
+
+    return frames
 
 
 # %% tags=["play"]
-moving = partial(frames, digit=digit, eps=torch.randn_like(digit), schedule=schedule)
+moving = dissolve(digit, torch.randn_like(digit), schedule)
 explorer = widgets.Explorer(moving, {"k": widgets.slider("step k", 0, 1000, value=150, step=10)})
 explorer.show(
     alt="a handwritten 0 under noise, beside the density of two bumps under the same noise",
