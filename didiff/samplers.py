@@ -103,7 +103,7 @@ def ddpm(denoiser, x, levels, variance: str = "posterior", generator=None) -> It
         new = renewed(t, s)
         x = add_noise(state.x0, (1 - new**2).sqrt() * state.eps, s)
         if s.noise > 0:
-            wide = t.noise if variance == "beta" and s.noise < t.noise else s.noise
+            wide = max(t.noise, s.noise) if variance == "beta" else s.noise
             x = x + wide * new * _randn_like(x, generator)
     yield look(denoiser, x, s)
 
@@ -155,8 +155,6 @@ def probability_flow(denoiser, x, levels) -> Iterator[State]:
     """
 
     def velocity(z: Tensor, phi: Tensor) -> Tensor:
-        if phi == 0:
-            return torch.zeros_like(z)  # upwards from data: E[eps | x] = 0 there
         x0, eps = denoiser(z, NoiseLevel(phi.cos(), phi.sin()))
         return phi.cos() * eps - phi.sin() * x0
 
