@@ -200,7 +200,7 @@ def images(
     """A gallery of images (N, 1 or 3, H, W) in [-1, 1]; rows: a label for each row of it."""
     sheet = mosaic(x, columns, scale)
     high, wide = sheet.shape[:2]
-    margin = 0.1 + 0.075 * max(map(len, rows), default=0)
+    margin = 0.1 + 0.08 * max(map(len, rows), default=0)
     ax = ax or panels(size=(wide / 96 + margin, high / 96 + 0.1))[1][0]
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     ax.grid(False)
@@ -208,6 +208,7 @@ def images(
     ax.set_xticks([])
     ax.set_yticks([(k + 0.5) * high / len(rows) for k in range(len(rows))], list(rows))
     ax.tick_params(length=0)
+    ax.set_anchor("E")  # room to spare is for the labels
     return _finish(ax, "", "", 1)
 
 

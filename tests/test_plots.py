@@ -246,6 +246,14 @@ def test_an_order_guide_has_the_slope_it_names():
     assert np.diff(np.log(y)) / np.diff(np.log(x)) == pytest.approx(-2.0)
 
 
+@pytest.mark.parametrize("rows", [["ω = 0", "ω = 3"], ["noisy, step 700", "nearest neighbour"]])
+@pytest.mark.parametrize("columns", [3, 12, 30])
+def test_the_labels_of_a_gallery_lie_inside_it(rows, columns):
+    gallery = plots.images(torch.zeros(2 * columns, 1, 8, 8), columns, rows=rows)
+    pictures.png(gallery)
+    assert all(y.get_window_extent().x0 >= 0 for y in gallery.axes[0].get_yticklabels())
+
+
 def test_contours_are_circles_of_a_round_density_seen_with_x_to_the_right():
     round_about = plots.contours(lambda x: -(x - torch.tensor([1.0, 0.0])).norm(dim=1), 3.0)
     drawn = [p.vertices for p in round_about.axes[0].collections[0].get_paths() if len(p.vertices)]
