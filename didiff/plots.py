@@ -200,7 +200,7 @@ def images(
     """A gallery of images (N, 1 or 3, H, W) in [-1, 1]; rows: a label for each row of it."""
     sheet = mosaic(x, columns, scale)
     high, wide = sheet.shape[:2]
-    margin = 0.1 + 0.08 * max(map(len, rows), default=0)
+    margin = 0.2 + 0.08 * max(map(len, rows), default=0)
     ax = ax or panels(size=(wide / 96 + margin, high / 96 + 0.1))[1][0]
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     ax.grid(False)
