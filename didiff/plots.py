@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 
 from didiff.pictures import base64_of, mosaic, png, require_alt, small
 
-__all__ = ["ROLE", "Stage", "bars", "contours", "densities", "field", "heatmap", "images", "lines"]
-__all__ += ["mosaic", "panels", "paths", "png", "scatter", "show", "style", "table"]
+__all__ = ["ROLE", "Fan", "Stage", "bars", "contours", "densities", "field", "heatmap", "images"]
+__all__ += ["lines", "mosaic", "panels", "paths", "png", "scatter", "show", "style", "table"]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart. As keywords for `Axes.plot`.
 ROLE: dict[str, dict[str, Any]] = {
@@ -269,6 +269,41 @@ class Stage:
         self._points.set_data(*(((), ()) if points is None else _array(points).T))
         self._paths.set_segments([] if paths is None else list(_array(paths).swapaxes(0, 1)))
         return png(self._figure)
+
+
+class Fan:
+    """Paths and, on its side, where they end beside where they should: frames of a slider, fast.
+
+    x (M,): the values at which the exact density is given; they are also the height of the picture.
+    last: the end of the time axis. Ends beyond the picture are counted at its edge.
+
+        fan = Fan(x, last=1.0)
+        fan.draw(times, values, density)  # PNG bytes, as often as you like
+    """
+
+    def __init__(self, x, last: float, role: str = "model"):
+        self._x, color = _array(x), ROLE[role]["color"]
+        figure = Figure((5.6, 3.2), dpi=96, layout="constrained")
+        left, self._right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+        low, high = self._x.min(), self._x.max()
+        left.set(xlim=(0, last), ylim=(low, high), xlabel="time u", ylabel="x")
+        self._right.set(xlabel="density\n(dashed: exact)", xticks=[])  # its scale moves: no numbers
+        edges = np.linspace(low, high, 61)
+        look: dict[str, Any] = {"orientation": "horizontal", "color": color, "alpha": 0.35}
+        self._ends = self._right.stairs(np.zeros(60), edges, fill=True, **look)
+        (self._exact,) = self._right.plot([], [], **{**ROLE["exact"], "marker": None})
+        self._stage = Stage(figure, role)
+
+    def draw(self, times, values, density) -> bytes:
+        """times (T,), values (T, n), of which forty are drawn, density (M,). Returns PNG bytes."""
+        values, density, edges = _array(values), _array(density), self._ends.get_data().edges
+        share, _ = np.histogram(values[-1].clip(edges[0], edges[-1]), edges, density=True)
+        self._ends.set_data(share)
+        self._exact.set_data(density, self._x)
+        self._right.set_xlim(0, 1.1 * max(share.max(), density.max()))
+        forty = values[:, :40]
+        moments = np.broadcast_to(_array(times)[:, None], forty.shape)
+        return self._stage.draw(paths=np.stack([moments, forty], 2))
 
 
 def _looks(things: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], dict[str, Any]]]:

@@ -277,6 +277,18 @@ def test_a_stage_forgets_what_it_drew_and_keeps_its_background():
     assert stage.draw() == empty
 
 
+def test_a_fan_shows_the_share_of_the_ends_and_keeps_those_that_leave_at_its_edge():
+    x = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    fan, flat = plots.Fan(x, last=1.0), torch.full_like(x, 0.25)
+    times, ends = torch.tensor([0.0, 1.0]), torch.tensor([-1.99, 0.01, 0.01, 7.0])
+    picture = fan.draw(times, torch.stack([0 * ends, ends]), flat)
+    stairs = fan._ends.get_data()
+    assert (stairs.values * np.diff(stairs.edges)).sum() == pytest.approx(1)
+    assert stairs.values[[0, 30, -1]] / stairs.values[0] == pytest.approx([1, 2, 1])
+    assert fan.draw(times, torch.stack([0 * ends, -ends]), flat) != picture
+    assert fan.draw(times, torch.stack([0 * ends, ends]), flat) == picture
+
+
 def test_style_sets_quiet_axes_and_the_roles_colours():
     import matplotlib
 
