@@ -86,7 +86,7 @@ class DDPMSchedule:
 
 def _level(log_alpha_bar: Tensor) -> NoiseLevel:
     # 1 - exp(x) would lose digits where alpha_bar is close to 1
-    return NoiseLevel((log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt())
+    return NoiseLevel((log_alpha_bar / 2).exp(), torch.expm1(log_alpha_bar).abs().sqrt())
 
 
 # --- schedules in continuous time ----------------------------------------------------------------
