@@ -188,7 +188,8 @@ def run_all(page: Page) -> None:
 
 def prompts(page: Page) -> list[str]:
     """What stands before the code cells: [1]: where it ran, [*]: where it waits or runs."""
-    return page.locator(f"{PANEL} .jp-CodeCell .jp-InputArea-prompt").all_inner_texts()
+    # not inner_texts: JupyterLab leaves cells beyond the window undrawn, and those have none
+    return page.locator(f"{PANEL} .jp-CodeCell .jp-InputArea-prompt").all_text_contents()
 
 
 def finished(page: Page) -> bool:
@@ -205,7 +206,7 @@ def cell_faults(page: Page) -> list[str]:
     faults = [f"code cell {k} did not run" for k in silent]
     for kind in ("error", "stderr"):
         shown = page.locator(f'{PANEL} [data-mime-type="application/vnd.jupyter.{kind}"]')
-        faults += [f"{kind}: {text.strip()[-300:]}" for text in shown.all_inner_texts()]
+        faults += [f"{kind}: {text.strip()[-300:]}" for text in shown.all_text_contents()]
     for broken in ("Error displaying widget", "Click to show javascript error"):
         if page.get_by_text(broken).count():
             faults.append(f"a widget could not be displayed: {broken}")
@@ -220,7 +221,7 @@ def explorer_faults(page: Page, explorer: Locator) -> list[str]:
     parts = (SLIDER, PICTURE, READOUT)
     faults = [f"an explorer without {part}" for part in parts if not explorer.locator(part).count()]
     for slider in [] if faults else explorer.locator(SLIDER).all():
-        label = slider.locator(".widget-label").first.inner_text()
+        label = slider.locator(".widget-label").first.text_content() or ""
         if not label.strip():
             faults.append("a slider without a label")
         for move in (by_keyboard, by_mouse):
