@@ -241,7 +241,7 @@ def guided_ring(omega, steps):
     yield Frame(plots.png(figure), f"class 1: {right:.0%} · {spread} (data: 0.25, 0.25)")
 
 # %% tags=["play"]
-scale = slider("guidance scale ω (lecture 6: ω − 1)", 0.0, 8.0, value=1.0, step=0.25)
+scale = slider("scale ω (lecture 6: ω − 1)", 0.0, 8.0, value=1.0, step=0.25)
 controls = {"omega": scale, "steps": slider("DDIM steps", 1, 50, value=30)}
 explorer = Explorer(guided_ring, controls, width=400)
 explorer.show(
@@ -256,6 +256,7 @@ explorer["omega"].value = 8.0
 explorer.wait()
 print(before, explorer.readout, sep="\n")
 assert explorer.readout != before
+explorer["omega"].value = 1.0
 
 # %% [markdown] tags=["L6-69", "E-18", "formula"]
 # At ω = 1 the bumps are the data's. At ω = 8 they have become spokes: squeezed where a neighbour of
@@ -352,11 +353,11 @@ plots.show(
 # belong to a sampler and its step count; report both.**
 #
 # **Exercise 2.** ω = ½ lies *between* two scales that are exact. Is it exact, too? Measure with
-# `tilted` and `diffused`.
+# `mismatch`.
 #
 # <details><summary>Answer</summary>
 #
-# No. Put 0.5 into the table's loop: 0.006, 0.022 and 0.018. That is small, but it is not zero: lying
+# No: `mismatch(line, axis, k, 0.5)` is 0.006, 0.022 and 0.018 at the table's three steps. That is small, but it is not zero: lying
 # between two diffusions does not make a diffusion.
 #
 # </details>
@@ -445,8 +446,8 @@ def train(steps, drop, width=256, depth=3, schedule=SCHEDULE):
     return model.eval().requires_grad_(False)
 
 # %% [markdown]
-# The lesson loads weights made in this way. Set `TRAIN_LIVE = True` to make your own; on two cores it
-# takes less than a minute.
+# The lesson loads weights from such a loop, averaged over its last steps. Set `TRAIN_LIVE = True` to
+# make your own; on two cores it takes less than a minute.
 
 # %% tags=["check"]
 TRAIN_LIVE = False
@@ -555,7 +556,7 @@ def guided_digits(digit, omega, steps, seed, denoiser=denoiser, schedule=SCHEDUL
 named = {"one of each": -1, **{f"only {k}": k for k in range(10)}}
 controls = {
     "digit": choice("digit", named, value=-1),
-    "omega": slider("guidance scale ω (lecture 6: ω − 1)", 0.0, 10.0, value=3.0, step=0.25),
+    "omega": slider("scale ω (lecture 6: ω − 1)", 0.0, 10.0, value=3.0, step=0.25),
     "steps": slider("DDIM steps", 1, 50, value=20),
     "seed": slider("seed of the noise", 0, 20, value=0),
 }
@@ -570,7 +571,7 @@ explorer.show(
 
 # %% tags=["play", "check"]
 readouts = {}
-for omega in (0.0, 3.0, 10.0):
+for omega in (0.0, 10.0, 3.0):
     explorer["omega"].value = omega
     explorer.wait()
     readouts[omega] = explorer.readout
@@ -623,12 +624,11 @@ assert (a - b).abs().max() < 1e-3  # single precision, over 20 steps
 # <details><summary>Answer</summary>
 #
 # ```python
-# y = classes
-# both = guidance.interval(
-#     guidance.condition(denoiser, y), guidance.classifier_free(denoiser, y, 3.0), 0.3, 0.8
-# )
+# y, levels = classes, grid(SCHEDULE, 20)
+# plain = guidance.condition(denoiser, y)
+# guided = guidance.classifier_free(denoiser, y, 3.0)
 # start = initial_noise((300, 1, 8, 8), levels[0], torch.Generator().manual_seed(0))
-# images = last(ddim(both, start, levels))
+# images = last(ddim(guidance.interval(plain, guided, 0.3, 0.8), start, levels))
 # print(metrics.recognised(images, y), class_energy(images, y))
 # ```
 #
