@@ -120,6 +120,11 @@ def _fits() -> Iterator[World]:
         yield world, (denoiser, losses, iter([(POINTS[:size],)] * 12), 12, 1e-2)
 
 
+def _labels() -> Iterator[World]:
+    for p in (0.0, 0.3, 1.0):
+        yield f"with p = {p}", (torch.arange(60).reshape(6, 10) % 10, p)
+
+
 def _scores() -> Iterator[World]:
     for world, schedule in _SCHEDULES.items():
         for t in grid(schedule, 3, end=0.1):
@@ -146,6 +151,7 @@ WORLDS: dict[str, Callable[[], Iterator[World]]] = {
     "didiff.schedules.linear": _tables,
     "didiff.mixtures.Mixture.score": _scores,
     "didiff.denoiser.loss": _losses,
+    "didiff.training.drop_labels": _labels,
     "didiff.training.fit": _fits,
     "didiff.samplers.ddim": _walks,
     "didiff.samplers.ddpm": _walks,
