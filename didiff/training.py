@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,17 +62,20 @@ def drop_labels(y: Tensor, p: float, generator=None) -> Tensor:
 # --- the loop ------------------------------------------------------------------------------------
 
 
-class Progress(NamedTuple):
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Progress(NamedTuple, Generic[Model]):
     """After optimiser step `step`: the loss () of its batch, the model, and the averaged model."""
 
     step: int
     loss: Tensor
-    model: nn.Module
-    ema: nn.Module
+    model: Model
+    ema: Model
 
 
 def fit(
-    denoiser: nn.Module,
+    denoiser: Model,
     losses: Callable[..., Tensor],
     batches: Iterator[tuple],
     steps: int,
@@ -82,7 +85,7 @@ def fit(
     warmup: int = 0,
     checkpoint: str | Path | None = None,
     every: int = 1000,
-) -> Iterator[Progress]:
+) -> Iterator[Progress[Model]]:
     """Minimise the mean of losses(denoiser, *batch) -> (B,) with Adam; yield after every step.
 
     ema: decay in [0, 1) of the averaged model, a denoiser like the other; with 0 it is a copy.
@@ -103,7 +106,7 @@ def fit(
     held = _restore(path, parts, steps) if path and path.exists() else None
     done = held["step"] if held else 0
 
-    def step_by_step() -> Iterator[Progress]:
+    def step_by_step() -> Iterator[Progress[Model]]:
         if held:
             deque(islice(batches, done), maxlen=0)  # what the first run has used up
             _set_rng(held["rng"])

@@ -49,7 +49,6 @@ def save(name: str | Path, denoiser: Denoiser, card: dict) -> Path:
     if lacking:
         raise ValueError(f"the card lacks {', '.join(lacking)}")
     state = {key: value.contiguous() for key, value in denoiser.net.state_dict().items()}
-    _load_state(build(card["architecture"]), state, "the card's architecture")
     content = safetensors.torch.save(state)
     card = card | {
         "target": denoiser.target,
@@ -57,6 +56,7 @@ def save(name: str | Path, denoiser: Denoiser, card: dict) -> Path:
         "parameters": sum(value.numel() for value in state.values()),
         "sha256": sha256(content),
     }
+    _rebuilt(card, state)
     path = _path(name)
     with written_beside(path) as weights, written_beside(_card_path(path)) as text:
         weights.write_bytes(content)
@@ -88,21 +88,21 @@ def load(name: str | Path) -> Denoiser:
             f"short or altered: {_remedy(path)}"
         )
     try:
-        net = build(card["architecture"])
-        denoiser = Denoiser(net, card["target"], card["sigma_data"])
-    except (KeyError, ValueError) as error:
+        denoiser = _rebuilt(card, safetensors.torch.load(content))
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{_card_path(path)} describes no model ({error}): {_remedy(path)}"
+            f"{_card_path(path)} does not describe the weights beside it ({error}): {_remedy(path)}"
         ) from error
-    _load_state(net, safetensors.torch.load(content), f"{_card_path(path)}")
     return denoiser.eval().requires_grad_(False)
 
 
-def _load_state(net: nn.Module, state: dict, source: str) -> None:
+def _rebuilt(card: dict, state: dict) -> Denoiser:
+    denoiser = Denoiser(build(card["architecture"]), card["target"], card["sigma_data"])
     try:
-        net.load_state_dict(state)
+        denoiser.net.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{source} does not fit the weights: {error}") from error
+        raise ValueError(f"the weights do not fit into {card['architecture']}") from error
+    return denoiser
 
 
 def _path(name: str | Path) -> Path:

@@ -1,0 +1,89 @@
+"""The command line, `python -m didiff`: train the models that the lessons load."""
+
+import argparse
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from . import weights
+from .files import data_folder
+from .recipes import RECIPES
+from .training import Progress
+
+LINES = 10  # in which a run reports its progress
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Do what the arguments (default: those of the process) ask for."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        train(options.model, options.steps, options.seed, options.out)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def train(model: str, steps: int | None, seed: int = 0, out: Path | None = None) -> Path:
+    """Train, measure and write a model of `RECIPES`; returns the path of its weights.
+
+    steps: None for those of the recipe. out: a folder, None for `weights/` of the data.
+    Raises ValueError for steps < 1.
+    """
+    recipe = RECIPES[model]
+    steps = recipe.steps if steps is None else steps
+    start = time.perf_counter()
+    for progress in recipe.train(steps, seed):
+        _report(progress, steps, start)
+    duration = time.perf_counter() - start
+    quality = recipe.quality(progress.ema)
+    for circumstances, numbers in quality.items():
+        print(circumstances, *(f"{name} {value:g}" for name, value in numbers.items()), sep="  ")
+    card = recipe.card() | {
+        "command": f"python -m didiff train {model} --steps {steps} --seed {seed}",
+        "seed": seed,
+        "hardware": _hardware(),
+        "duration_s": round(duration, 1),
+        "quality": quality,
+    }
+    folder = data_folder() / "weights" if out is None else out
+    path = weights.save(folder / f"{model}.safetensors", progress.ema, card)
+    print(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB, and its card")
+    return path
+
+
+def _report(progress: Progress, steps: int, start: float) -> None:
+    if progress.step % max(1, steps // LINES) == 0:
+        seconds = time.perf_counter() - start
+        print(
+            f"step {progress.step} of {steps}  loss {progress.loss:.4f}  {seconds:.0f} s",
+            flush=True,
+        )
+
+
+def _hardware() -> str:
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} threads of torch"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m didiff", description="Diffusion models small enough to read in an evening."
+    )
+    commands = parser.add_subparsers(title="commands", required=True)
+    command = commands.add_parser(
+        "train",
+        help="train a model that the lessons load, measure it, and write its weights",
+        description="Trains a model, measures it, and writes its weights (.safetensors) with a "
+        "card (.json) that says how they were made.",
+    )
+    command.add_argument("model", choices=sorted(RECIPES), help="which model")
+    command.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    command.add_argument("--steps", type=int, help="of the optimiser (default: the model's own)")
+    command.add_argument(
+        "--out", type=Path, help="folder to write to (default: weights/ in the folder of the data)"
+    )
+    return parser

@@ -1,0 +1,180 @@
+"""Laws of weights on the disk: one loads what was saved, or is told what to do."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from didiff import Denoiser, trigonometric, weights
+from didiff.files import data_folder, written_beside
+
+ARCHITECTURE = {"network": "MLP", "shape": [1, 2], "width": 8, "depth": 1, "classes": 3}
+
+
+def card(**changes):
+    entries = dict.fromkeys(weights.CARD_ENTRIES, "as it was")
+    return entries | {"architecture": ARCHITECTURE} | changes
+
+
+def denoiser():
+    torch.manual_seed(1)
+    return Denoiser(weights.build(ARCHITECTURE), "v", sigma_data=0.5)
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIDIFF_DATA", str(tmp_path))
+    return weights.save("toy", denoiser(), card(seed=7))
+
+
+def rewrite_card(path, **changes):
+    file = path.with_suffix(".json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+# -- there and back ---------------------------------------------------------------------------
+
+
+def test_a_loaded_denoiser_predicts_what_the_saved_one_did(saved):
+    loaded, original = weights.load("toy"), denoiser().eval()
+    x, t, y = torch.randn(5, 1, 2), trigonometric(torch.rand(5)), torch.tensor([0, 1, 2, -1, 0])
+    for ours, theirs in zip(loaded(x, t, y), original(x, t, y), strict=True):
+        assert torch.equal(ours, theirs)
+    assert (loaded.target, loaded.sigma_data, loaded.training) == ("v", 0.5, False)
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_folder_is_that_of_the_environment_or_a_path_says_where(saved, tmp_path):
+    assert saved == tmp_path / "weights" / "toy.safetensors"
+    elsewhere = weights.save(tmp_path / "else" / "where.safetensors", denoiser(), card())
+    assert elsewhere == tmp_path / "else" / "where.safetensors"
+    assert weights.load(elsewhere).target == "v"
+
+
+def test_without_the_environment_the_folder_is_beside_the_package(monkeypatch):
+    monkeypatch.delenv("DIDIFF_DATA", raising=False)
+    assert (data_folder() / "README.md").exists()
+
+
+def test_the_card_keeps_what_it_was_given_and_counts_for_itself(saved):
+    held = weights.read_card("toy")
+    assert held["seed"] == 7
+    assert held["parameters"] == sum(p.numel() for p in denoiser().parameters())
+
+
+def test_the_checksum_is_that_of_the_file(saved):
+    assert weights.read_card("toy")["sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
+
+
+# -- damage -----------------------------------------------------------------------------------
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip_one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def change_target(path):
+    rewrite_card(path, target="wish")
+
+
+def change_width(path):
+    rewrite_card(path, architecture=ARCHITECTURE | {"width": 9})
+
+
+def name_another_network(path):
+    rewrite_card(path, architecture=ARCHITECTURE | {"network": "os.system"})
+
+
+def add_an_argument(path):
+    rewrite_card(path, architecture=ARCHITECTURE | {"colour": 1})
+
+
+def forget_the_architecture(path):
+    file = path.with_suffix(".json")
+    held = json.loads(file.read_text())
+    del held["architecture"]
+    file.write_text(json.dumps(held))
+
+
+def spoil_the_card(path):
+    path.with_suffix(".json").write_text('{"sha256": ')
+
+
+def make_the_card_a_list(path):
+    path.with_suffix(".json").write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip_one_bit,
+        change_target,
+        change_width,
+        name_another_network,
+        add_an_argument,
+        forget_the_architecture,
+        spoil_the_card,
+        make_the_card_a_list,
+    ],
+)
+def test_damaged_weights_are_refused_with_the_file_and_the_remedy(saved, damage):
+    damage(saved)
+    with pytest.raises(ValueError, match=r"toy\.(safetensors|json).*python -m didiff train toy"):
+        weights.load("toy")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+def test_missing_files_are_named_with_the_remedy(saved, suffix):
+    saved.with_suffix(suffix).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"toy\{suffix} is missing.*didiff train toy"):
+        weights.load("toy")
+
+
+# -- saving -----------------------------------------------------------------------------------
+
+
+def test_a_card_that_is_not_the_networks_is_not_written(tmp_path):
+    path = tmp_path / "toy.safetensors"
+    with pytest.raises(ValueError, match="do not fit into"):
+        weights.save(path, denoiser(), card(architecture=ARCHITECTURE | {"depth": 2}))
+    incomplete = card()
+    del incomplete["seed"], incomplete["quality"]
+    with pytest.raises(ValueError, match="the card lacks seed, quality"):
+        weights.save(path, denoiser(), incomplete)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_while_saving_leaves_the_old_weights_loadable(saved):
+    before = saved.read_bytes()
+    unprintable = card(quality=object())
+    with pytest.raises(TypeError):
+        weights.save("toy", denoiser(), unprintable)
+    assert saved.read_bytes() == before
+    assert weights.load("toy").sigma_data == 0.5
+    assert len(list(saved.parent.iterdir())) == 2
+
+
+def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path):
+    path = tmp_path / "deep" / "file"
+    with written_beside(path) as beside:
+        beside.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+
+    def interrupted():
+        with written_beside(path) as beside:
+            beside.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
