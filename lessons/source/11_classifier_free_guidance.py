@@ -63,6 +63,7 @@ plots.show(
 # **Code.** Guidance turns a denoiser into a denoiser, so every sampler of lesson 07 takes it as it is.
 # Both halves of the `Prediction` are extrapolated; dividing by `signal` is never needed.
 
+
 # %% tags=["twin:didiff.guidance.classifier_free", "L22-12", "DS-65"]
 def classifier_free(denoiser, y, omega):
     """eps_guided = eps_uncond + omega * (eps_cond - eps_uncond), and the same for x0."""
@@ -72,6 +73,7 @@ def classifier_free(denoiser, y, omega):
         return Prediction(*(u + omega * (c - u) for u, c in zip(uncond, cond, strict=True)))
 
     return guided
+
 
 # %% [markdown]
 # **Check.** ω = 0 must be the unconditional model and ω = 1 the conditional one, exactly (L22-13,
@@ -192,6 +194,7 @@ for w in (-1.0, 0.0, 2.0, 6.5):
 # So two exact readings hide a classifier of noisy points. *Classifier guidance* (Dhariwal & Nichol
 # 2021, algorithm 2) uses a separate one:
 
+
 # %% tags=["twin:didiff.guidance.classifier"]
 def classifier(denoiser, log_prob, omega):
     """eps_guided = eps - omega * noise * grad log p(y | xt), for log_prob (x, t) -> (B,)."""
@@ -204,13 +207,16 @@ def classifier(denoiser, log_prob, omega):
 
     return guided
 
+
 # %% [markdown]
 # **Check.** With the exact classifier of the ring, differentiated by autograd, the two methods must
 # be one, at every noise level and every ω.
 
+
 # %% tags=["L6-62", "check"]
 def log_prob_of_one(x, t):
     return mixtures.ring().class_log_prob(x, t)[:, 1]
+
 
 # %% tags=["L6-62", "check"]
 for k in (100, 400, 900):
@@ -227,6 +233,7 @@ for k in (100, 400, 900):
 # **Play.** 400 points of the ring, guided to class 1, from the same noise at every setting. Predict
 # before you move ω: will the bumps drift, grow or shrink, and in which direction?
 
+
 # %% tags=["play"]
 def guided_ring(omega, steps):
     """Frames: 400 points guided to class 1 of the ring, always from the same noise."""
@@ -239,6 +246,7 @@ def guided_ring(omega, steps):
     data, _ = ring.sample(400, 1, torch.Generator().manual_seed(1))
     figure = plots.scatter({"data of class 1": data, "guidance": points}, limit=3.0)
     yield Frame(plots.png(figure), f"class 1: {right:.0%} · {spread} (data: 0.25, 0.25)")
+
 
 # %% tags=["play"]
 scale = slider("scale ω (lecture 6: ω − 1)", 0.0, 8.0, value=1.0, step=0.25)
@@ -272,6 +280,7 @@ explorer["omega"].value = 1.0
 #
 # On the line both sides are sums over a fine grid. Predict for which ω they agree.
 
+
 # %% tags=["L6-69", "E-18"]
 def tilted(mixture, x, t, omega):
     """p_t(x) p_t(y = 1 | x)^omega at points x (N, 1), normalised to sum 1."""
@@ -283,12 +292,14 @@ def diffused(weights, x, t):
     kernel = (-(((x - t.signal * x.T) / t.noise) ** 2) / 2).softmax(0)
     return kernel @ weights
 
+
 # %% tags=["L6-69", "E-18"]
 def mismatch(mixture, x, k, omega):
     """Total variation between tilting before and after k steps of noise, in [0, 1]."""
     clean, noisy = DDPMSchedule().at(0), DDPMSchedule().at(k)
     before = diffused(tilted(mixture, x, clean, omega), x, noisy)
     return (before - tilted(mixture, x, noisy, omega)).abs().sum().item() / 2
+
 
 # %% tags=["L6-69", "E-18", "check"]
 axis = torch.linspace(-12, 12, 1201, dtype=torch.float64)[:, None]
@@ -306,6 +317,7 @@ assert off[8][2] > 0.4 > off[4][2] > 0.2
 # adds noise at every step, with the same ω. On the line the fall of diversity (L22-20) can be read
 # off as well: the standard deviation has nothing to saturate against.
 
+
 # %% tags=["L6-69", "L22-20"]
 def on_the_line(omega, n=4000, steps=100):
     """What DDIM and DDPM make of the two classes guided to class 1: two samples (n,)."""
@@ -315,8 +327,10 @@ def on_the_line(omega, n=4000, steps=100):
     walks = ddim(guided, start, levels), ddpm(guided, start, levels, generator=seeded)
     return [last(walk)[:, 0] for walk in walks]
 
+
 # %% tags=["L6-69", "L22-20"]
 laws = {omega: on_the_line(omega) for omega in (0.0, 1.0, 2.0, 4.0, 8.0)}
+
 
 # %% tags=["L6-69", "E-18", "L22-20"]
 def tilted_moments(mixture, x, omega):
@@ -324,6 +338,7 @@ def tilted_moments(mixture, x, omega):
     weights = tilted(mixture, x, DDPMSchedule().at(0), omega)
     mean = (weights * x[:, 0]).sum()
     return mean, (weights * (x[:, 0] - mean) ** 2).sum().sqrt()
+
 
 # %% tags=["L6-69", "E-18", "L22-20"]
 rows = []
@@ -376,13 +391,14 @@ plots.show(
 #
 # ∅ is a label of its own with its own row in the embedding table; here it is −1.
 
-# %% tags=["L6-64"]
+# %% tags=["L6-64", "twin:didiff.training.drop_labels"]
 NO_LABEL = -1
 
 
 def drop_labels(y, p):
     """Labels y (B,), each replaced by "no label" with probability p: one coin per sample."""
     return y.masked_fill(torch.rand(y.shape) < p, NO_LABEL)
+
 
 # %% [markdown] tags=["L22-15", "E-57", "T-17", "T-18"]
 # **A question.** A slide of training code throws one coin per call, `random.random() < 0.10` (L22-15).
@@ -429,6 +445,7 @@ unseen, unseen_labels = data.digits("test")
 judged = metrics.recognised(seen, seen_labels)
 print(f"{len(seen)} digits to learn from; the judge reads {judged:.1%} of them and never saw them")
 
+
 # %% tags=["L6-64"]
 def train(steps, drop, width=256, depth=3, schedule=SCHEDULE):
     """A conditional denoiser of digits; drop: labels (B,) -> labels (B,)."""
@@ -445,6 +462,7 @@ def train(steps, drop, width=256, depth=3, schedule=SCHEDULE):
         optimiser.step()
     return model.eval().requires_grad_(False)
 
+
 # %% [markdown]
 # The lesson loads weights from such a loop, averaged over its last steps. Set `TRAIN_LIVE = True` to
 # make your own; on two cores it takes less than a minute.
@@ -454,12 +472,14 @@ TRAIN_LIVE = False
 
 denoiser = train(3000, lambda y: drop_labels(y, 0.15)) if TRAIN_LIVE else weights.load("digits")
 
+
 # %% tags=["check"]
 def sample(denoiser, y, omega, steps=20, seed=0, schedule=SCHEDULE):
     """Digits (B, 1, 8, 8) of the classes y (B,), by DDIM; one seed, one noise at any omega."""
     levels = grid(schedule, steps)
     start = initial_noise((len(y), 1, 8, 8), levels[0], torch.Generator().manual_seed(seed))
     return last(ddim(guidance.classifier_free(denoiser, y, omega), start, levels))
+
 
 # %% tags=["check"]
 classes = torch.arange(300) % 10
@@ -474,6 +494,7 @@ for omega, goal in [(1.0, 0.95), (3.0, 0.99)]:
 # digits are energy distances within each class (0 if the laws are equal); "no-label loss" is the
 # training loss on unseen digits when nothing is said.
 
+
 # %% tags=["L6-63", "L19-13"]
 def class_energy(images, y):
     """Energy distance between images and unseen digits of the same class, mean over classes."""
@@ -481,12 +502,14 @@ def class_energy(images, y):
     pairs = [(images[y == k], real[labels == k]) for k in range(10)]
     return sum(metrics.energy_distance(*pair) for pair in pairs) / 10
 
+
 # %% tags=["L6-63", "T-19"]
 def no_label_loss(denoiser, schedule=SCHEDULE):
     """Mean loss on unseen digits without a label, at fixed levels and noise."""
     x0, generator = data.digits("test")[0], torch.Generator().manual_seed(0)
     t = random_steps(schedule, len(x0), generator)
     return loss(denoiser, x0, t, eps=torch.randn(x0.shape, generator=generator)).mean().item()
+
 
 # %% tags=["L6-63", "L19-13", "T-17", "T-19"]
 coins = {
@@ -530,10 +553,12 @@ assert abs(tenth[2] - fifth[2]) < 0.1 * always[2], "a tenth or a fifth: much the
 # network expects at once, from pure noise. Where does the share recognised reach 16? When do grey
 # edges vanish? How few steps still write a digit?
 
+
 # %% tags=["L19-16"]
 def saturation(images):
     """The share of pixels that are blacker than black or whiter than white, beyond ±1.05."""
     return (images.abs() > 1.05).double().mean().item()
+
 
 # %% tags=["play", "L6-67"]
 def guided_digits(digit, omega, steps, seed, denoiser=denoiser, schedule=SCHEDULE):
@@ -551,6 +576,7 @@ def guided_digits(digit, omega, steps, seed, denoiser=denoiser, schedule=SCHEDUL
     readout = f"recognised {16 * found:.0f} of 16 · diversity {spread:.2f} (real digits: 1)"
     readout += f" · saturated {saturation(images):.0%} · {2 * steps} network evaluations"
     yield Frame(plots.png(plots.mosaic(images, 8, 8)), readout)
+
 
 # %% tags=["play"]
 named = {"one of each": -1, **{f"only {k}": k for k in range(10)}}
@@ -583,6 +609,7 @@ assert "recognised 16 of 16" in readouts[3.0]
 # **The price.** Two questions per step: $2S$ forward passes for $S$ steps, or $S$ passes of a doubled
 # batch (L6-67, L19-14, L22-16). In return one trained network serves every ω. A hook counts.
 
+
 # %% tags=["L6-67", "L19-14", "L22-16"]
 def passes(denoiser, walk):
     """How often the network runs during walk(), and what the walk returns."""
@@ -591,6 +618,7 @@ def passes(denoiser, walk):
     result = walk()
     handle.remove()
     return len(calls), result
+
 
 # %% tags=["L6-67"]
 def doubled(denoiser, y, omega):
@@ -601,6 +629,7 @@ def doubled(denoiser, y, omega):
         return Prediction(*(u + omega * (c - u) for u, c in (half.chunk(2) for half in both)))
 
     return guided
+
 
 # %% tags=["L6-67", "L19-14", "L22-16", "check"]
 levels, few = grid(SCHEDULE, 20), classes[:16]
@@ -648,6 +677,7 @@ assert (a - b).abs().max() < 1e-3  # single precision, over 20 steps
 #
 # Will that number fall? Predict its curve from ω = 0 to 15, then look.
 
+
 # %% tags=["L19-16", "L22-19", "L22-20", "DS-66", "E-15"]
 def measured(images, y):
     """What the curves show, of digits (B, 1, 8, 8) of the classes y (B,)."""
@@ -658,6 +688,7 @@ def measured(images, y):
         "saturated": saturation(images),
         "distance": class_energy(images, y),
     }
+
 
 # %% tags=["L19-16", "L22-19", "L22-20", "DS-66", "E-15"]
 scales = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 12.0, 15.0, 25.0]
@@ -734,11 +765,13 @@ plots.show(
 # against a true classifier of noisy digits: the exact posterior of a mixture of the 898 digits
 # seen, each blurred a little.
 
+
 # %% tags=["L6-62"]
 def antisymmetry(field, x, *given):
     """|J - J^T| / |J| of a field (x (64,), ..) -> (64,): 0 for a gradient, near 1.4 for noise."""
     J = torch.autograd.functional.jacobian(lambda x: field(x, *given), x)
     return ((J - J.T).norm() / J.norm()).item()
+
 
 # %% tags=["L6-62"]
 def learned(x, denoiser, t, y):
@@ -749,6 +782,7 @@ def learned(x, denoiser, t, y):
 def exact(x, mixture, t, y):
     log_prob = mixture.class_log_prob(x.reshape(1, 1, 8, 8), t)[0, y].sum()
     return torch.autograd.grad(log_prob, x, create_graph=True)[0]
+
 
 # %% tags=["L6-62", "check"]
 level, y = SCHEDULE.at(400), unseen_labels[:1]
@@ -788,6 +822,7 @@ def operations(run):
         run()
     return counter.get_total_flops()
 
+
 # %% tags=["L6-70", "E-17", "check"]
 judge_net = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.SiLU(), torch.nn.Linear(256, 10))
 noisy = torch.randn(16, 64, requires_grad=True)
@@ -798,6 +833,7 @@ for frozen in (True, False):
     print(f"weights {'frozen' if frozen else 'not frozen'}: κ = {ratio:.1f} forward passes")
     assert ratio == (2 if frozen else 3)
 
+
 # %% tags=["L6-70", "E-17"]
 def counted(denoiser, calls):
     """The same denoiser, which notes in `calls` how often it is asked."""
@@ -807,6 +843,7 @@ def counted(denoiser, calls):
         return denoiser(x, t, y)
 
     return counting
+
 
 # %% tags=["L6-70", "E-17"]
 levels = grid(trigonometric, 20, start=0.99)  # classifier guidance needs signal > 0
@@ -831,11 +868,13 @@ assert torch.allclose(a, b, rtol=0, atol=1e-8)
 # construction, cleaner, harder to fool. *One model* is plain. *Aware of noise*: section 4 at every
 # level. What a classifier of *clean* points would push with instead:
 
+
 # %% tags=["L19-17"]
 def gradient_of(log_prob, x):
     """The length of the gradient of log_prob (B, d) -> (B,) at each point x (B, d)."""
     leaf = x.detach().requires_grad_()
     return torch.autograd.grad(log_prob(leaf).sum(), leaf)[0].norm(dim=1)
+
 
 # %% tags=["L19-17", "check"]
 x0, _ = ring.sample(1000, generator=torch.Generator().manual_seed(0))
@@ -901,6 +940,7 @@ assert results[7.5]["distance"] > 10 * results[1.0]["distance"]
 # Section 6 holds three exhibits: one coin per batch (T-17, **samples look fine**; the spread of the
 # null share shows it), ∅ saved as class 0 (T-18) and $p=0$ (T-19, **digits look fine** at ω = 1; the
 # loss without label shows it). Three more follow, each with the unit check that catches it.
+
 
 # %% tags=["T-08", "check"]
 def wrong_sign(denoiser, log_prob, omega):
