@@ -75,6 +75,13 @@ def test_the_judge_reads_the_half_it_never_saw():
     assert metrics.recognised(*digits("train")) >= 0.98
 
 
+def test_the_judge_never_sees_the_half_that_generators_learn_from(monkeypatch):
+    asked = []
+    monkeypatch.setattr(metrics, "digits", lambda split: asked.append(split) or digits(split))
+    metrics.judge.__wrapped__()
+    assert asked == ["test"]
+
+
 def test_the_judge_falls_to_chance_where_labels_or_images_mean_nothing():
     x, y = digits("train")
     wrong = (y + 1) % 10

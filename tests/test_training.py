@@ -291,6 +291,15 @@ def test_levels_are_uniform_in_u_and_never_an_end():
     assert gap < 2 / n**0.5  # Kolmogorov and Smirnov: exceeded once in 1,500 times
 
 
+def test_even_the_outermost_levels_keep_some_signal_and_some_noise(monkeypatch):
+    monkeypatch.setattr(
+        torch, "randint", lambda high, size, generator: torch.tensor([0, high - 1]).expand(size)
+    )
+    t = random_levels(straight, 2)
+    for amplitude in t.like(torch.zeros(2, 1)):  # in the network's precision, too
+        assert (amplitude > 0).all()
+
+
 # -- bad input --------------------------------------------------------------------------------
 
 

@@ -131,6 +131,12 @@ def test_damaged_weights_are_refused_with_the_file_and_the_remedy(saved, damage)
         weights.load("toy")
 
 
+@pytest.mark.parametrize("network", ["os.system", "Block", None])
+def test_a_card_may_name_the_networks_of_a_closed_table_only(network):
+    with pytest.raises(ValueError, match=f"network = {network!r}: choose one of MLP"):
+        weights.build(ARCHITECTURE | {"network": network})
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])
 def test_missing_files_are_named_with_the_remedy(saved, suffix):
     saved.with_suffix(suffix).unlink()
