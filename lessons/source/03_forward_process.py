@@ -1,15 +1,18 @@
 # %% [markdown]
 # # 03 · The forward process
 #
-# *Destroying a picture is easy. In this lesson we destroy it so carefully that we know, at every moment and to the
-# last digit, how much of it is left.*
+# *Destroying a picture is easy. We do it so carefully that at every moment we know, to the last digit, how much of it
+# is left.*
 #
 # **You need** Gaussian random variables (mean, variance, independence), matrices, a little torch; lesson 02 helps.
 #
-# **You will be able to** noise any picture to any step in one line, read and compare noise schedules, say in nats
-# how much a schedule leaves behind, and catch five bugs that do not show in pictures.
+# **You will be able to** noise any picture to any step in one line, compare noise schedules, say in nats how much
+# they leave behind, and catch five bugs, three of which the eye misses.
 #
-# **Time** about an hour of reading; everything runs in under 20 seconds on two CPU cores.
+# **Time** an hour of reading; 20 seconds of computing on two CPU cores.
+#
+# **The codes.** The course follows a series of lectures and tests what they say. (L6-06) names a slide, E-01 a slip on a
+# slide, T-01 a classic mistake of students.
 
 # %% tags=["setup"]
 import math
@@ -30,12 +33,12 @@ plots.style()
 # **Story.** Take a number, say 3. Shrink it by half a percent and add a little noise. Do that a thousand times. What is
 # left of the 3?
 #
-# **Formula.** With independent $u_k\sim N(0,1)$ and a small $p$, here $p=0.01$,
+# **Formula.** With independent $\varepsilon_k\sim N(0,1)$ and a small $p$, here $p=0.01$,
 #
-# $$X_k=\sqrt{1-p}\;X_{k-1}+\sqrt p\;u_k .$$
+# $$X_k=\sqrt{1-p}\;X_{k-1}+\sqrt p\;\varepsilon_k .$$
 #
-# (The lecture counts steps with $t$. We count with $k$, because `t` in our code is the noise level itself, a pair of
-# numbers that you meet in section 4.)
+# (The lecture writes $u_k$ for the noise and counts steps with $t$. We count with $k$: our `t` is the noise level itself, a
+# pair of numbers that you meet in section 4.)
 #
 # **Code.**
 
@@ -51,8 +54,8 @@ def recursion(x, keep, add, steps):
 
 
 # %% [markdown]
-# **Play.** Ten walkers start at $+3$ and ten at $-3$. When will you no longer be able to tell them apart? Guess a
-# step before you look.
+# **Play.** Ten walkers start at $+3$ and ten at $-3$. From which step on can you no longer tell them apart? Guess
+# before you look.
 
 # %% tags=["play", "DS-27"]
 starts = torch.tensor([3.0, -3.0]).repeat_interleave(10)
@@ -60,21 +63,23 @@ walks = recursion(starts, math.sqrt(0.99), math.sqrt(0.01), steps=1000)[::4]
 k = range(0, 1001, 4)
 figure = plots.paths(k, walks[:, :10], xlabel="step k", ylabel="X")
 plots.paths(k, walks[:, 10:], role="model", xlabel="step k", ylabel="X", ax=figure.axes[0])
+for role, start, place in (("data", "+3", (240, 2.8)), ("model", "−3", (440, -3.7))):
+    figure.axes[0].text(*place, f"started at {start}", color=plots.ROLE[role]["color"])
 plots.show(
     figure,
     alt="Twenty jagged paths, blue from +3 and orange from -3. They run together between steps 200 "
-    "and 500; from then on both colours fill the same band between -2 and 2.",
-    caption="Blue started at +3, orange at -3. The band on the right no longer knows.",
+    "and 500; from then on both colours fill the same band, mostly between -2 and 2.",
+    caption="The band on the right no longer knows who came from where.",
 )
 
 # %% [markdown]
 # **Check.** Why the two square roots? If $X_{k-1}$ has variance $V$, then $X_k$ has variance $c^2V+p$, where $c$ is the
-# factor we keep. It stays put at $V=p/(1-c^2)$, and that is 1 only if $c^2+p=1$. Two neighbouring choices of $c$ show it.
-# A sample variance of $n$ Gaussian draws has standard deviation $V\sqrt{2/n}$, so we ask for four of those.
+# factor we keep. It stays put at $V=p/(1-c^2)$, and that is 1 only if $c^2+p=1$. Two smaller choices of $c$ show it.
+# A sample variance of $n$ Gaussian draws has standard deviation $V\sqrt{2/n}$, so we allow four of those.
 
 # %% tags=["check", "DS-27"]
 n, rows = 5000, []
-for label, keep in [("√0.99", math.sqrt(0.99)), ("0.99", 0.99), ("0.995", 0.995)]:
+for label, keep in [("√0.99", math.sqrt(0.99)), ("0.99", 0.99), ("0.98", 0.98)]:
     x = recursion(torch.full((n,), 3.0), keep, math.sqrt(0.01), steps=1000)[-1]
     expected = 0.01 / (1 - keep**2)
     assert abs(x.var() - expected) < 4 * expected * math.sqrt(2 / n)
@@ -85,18 +90,18 @@ plots.table(
 )
 
 # %% [markdown] tags=["DS-28", "DS-29"]
-# **Unrolled.** Put the recursion into itself $T$ times, and every noise is still there, each one shrunk once for every
-# step that came after it:
+# **Unrolled.** Put the recursion into itself $T$ times, and every noise is still there, shrunk once for every step after it:
 #
-# $$X_T=(\sqrt{1-p})^T X_0+\sum_{i=0}^{T-1}\sqrt p\,(\sqrt{1-p})^i\,u_{T-i}.$$
+# $$X_T=(\sqrt{1-p})^T X_0+\sum_{i=0}^{T-1}\sqrt p\,(\sqrt{1-p})^i\,\varepsilon_{T-i}.$$
 #
 # The sum is Gaussian, and its variance is a geometric series, $\sum_i p(1-p)^i=1-(1-p)^T$.
 
 # %% tags=["check", "DS-28"]
 keep, add, T = math.sqrt(0.99), math.sqrt(0.01), 1000
-u, i = torch.randn(T, dtype=torch.float64), torch.arange(T, dtype=torch.float64)
-*_, stepwise = accumulate(u, lambda x, noise: keep * x + add * noise, initial=3.0)
-unrolled = keep**T * 3.0 + (add * keep**i * u.flip(0)).sum()
+eps, i = torch.randn(T, dtype=torch.float64), torch.arange(T, dtype=torch.float64)
+# accumulate gives every state in turn; "*_," lets go of all but the last
+*_, stepwise = accumulate(eps, lambda x, e: keep * x + add * e, initial=3.0)
+unrolled = keep**T * 3.0 + (add * keep**i * eps.flip(0)).sum()
 print(f"X_T step by step {stepwise:.10f}   unrolled {unrolled:.10f}")
 assert abs(stepwise - unrolled) < 1e-12
 
@@ -106,10 +111,11 @@ print(f"variance as a series {series:.10f}   closed form {closed:.10f}")
 assert abs(series - closed) < 1e-13
 
 # %% [markdown] tags=["DS-30"]
-# **The limit.** $(\sqrt{1-p})^T\to0$, so from any start we end at $N(0,1)$, the *standard* normal law (the lecture says
-# "normal Gaussian"), for $T$ "large enough". How large? The start is multiplied by less than $\delta$ once
-# $T\ge 2\ln\delta/\ln(1-p)$. And a far start needs longer: the Kullback-Leibler divergence, which measures in nats how
-# far $q(X_T\mid X_0)$ is from $N(0,1)$, grows with $X_0^2$.
+# **The limit.** $(\sqrt{1-p})^T\to0$, so from any start we tend to $N(0,1)$, the *standard* normal law (the lecture says
+# "normal Gaussian"), for $T$ "large enough". How large? The start is multiplied by at most $\delta$ once
+# $T\ge 2\ln\delta/\ln(1-p)$. And a far start needs longer. How far $N(\mu,\sigma^2)$ is from $N(0,1)$ is measured by the
+# Kullback-Leibler divergence $\mathrm{KL}=\tfrac12(\mu^2+\sigma^2-1-\ln\sigma^2)$, in *nats*, units of the natural logarithm; 0
+# means equal. Here $\mu$ is what is left of the start, so KL grows with the square of the start.
 
 
 # %% tags=["formula", "DS-30"]
@@ -126,7 +132,8 @@ assert keep**enough <= 0.01 < keep ** (enough - 1)
 # %% tags=["check", "DS-30"]
 starts = torch.tensor([0.0, 3.0, -3.0, 255.0], dtype=torch.float64)
 after = Normal(keep**1000 * starts, math.sqrt(1 - 0.99**1000))
-left = kl_divergence(after, Normal(0.0, 1.0))
+left = (after.mean**2 + after.variance - 1 - after.variance.log()) / 2
+assert (left - kl_divergence(after, Normal(0.0, 1.0))).abs().max() < 1e-12
 for x0, nats in zip(starts, left, strict=True):
     print(f"start {x0:4.0f}: {nats:.1e} nats from N(0, 1) after 1000 steps")
 assert left[1] == left[2] < 1e-3 < 1 < left[3]
@@ -138,17 +145,18 @@ assert left[1] == left[2] < 1e-3 < 1 < left[3]
 # <details><summary>Answer</summary>
 #
 # We need $255\,(\sqrt{0.99})^T\le0.01$, that is `steps_until(0.01 / 255, 0.01)` = 2020 steps, more than twice the 917.
-# Rescaling the pixels to $[-1,1]$ first is cheaper. We meet this again in sections 9 and 11.
+# Rescaling the pixels to $[-1,1]$ is cheaper (section 11).
 # </details>
 
 # %% [markdown] tags=["DS-31", "E-40"]
 # ## 2. A picture forgets too
 #
-# **Story.** A picture is a list of numbers, so we do to every pixel what we did to the 3, with fresh noise for each one:
+# **Story.** A picture is a list of numbers, so we do to every pixel what we did to the 3, each with noise of its own:
 #
-# $$X_1=\sqrt{1-p}\,X_0+\sqrt p\,u_1 .$$
+# $$X_1=\sqrt{1-p}\,X_0+\sqrt p\,\varepsilon_1 .$$
 #
-# Here is a real digit, 8 by 8 pixels, scaled to $[-1,1]$. The same `recursion` takes it apart.
+# Here is a real digit, 8 by 8 pixels, scaled to $[-1,1]$. The same `recursion` takes it apart until it looks like *static*, a
+# draw of $N(0,I)$. (What lies beyond $[-1,1]$ is shown as black or white.)
 
 # %% tags=["play", "DS-31"]
 digits, labels = data.digits("all")
@@ -157,13 +165,14 @@ dissolving = recursion(digit, math.sqrt(0.99), math.sqrt(0.01), steps=1000)
 plots.show(
     plots.images(dissolving[[0, 1, 10, 30, 60, 100, 200, 400, 1000]], columns=9, scale=9),
     alt="Nine pictures of a handwritten 0. The first two look the same, from step 10 on grain "
-    "appears, at step 60 the 0 can just be guessed, from step 200 on there is only static.",
+    "appears, at step 60 the 0 can just be guessed, from step 200 on there is to the eye "
+    "only static.",
     caption="Steps 0, 1, 10, 30, 60, 100, 200, 400, 1000 with p = 0.01.",
 )
 
 # %% [markdown] tags=["DS-31", "E-40"]
-# **Is it so?** The lecture annotates this formula with "$\sim N(0,I)$", right under $X_1$. Look at the second picture
-# and predict: the mean and standard deviation of $X_1$ over all digits, those of $X_1-\sqrt{0.99}\,X_0$, and the
+# **Is it so?** The slide reads "$X_1=\sqrt{1-p}\,X_0+\sqrt p\,u_1$", and right under $X_1$ stands "$\sim N(0,I)$" (DS-31). Look
+# at the second picture and predict: the mean and standard deviation of $X_1$ over all digits, those of $X_1-\sqrt{0.99}\,X_0$, and the
 # correlation of $X_1$ with $X_0$.
 
 # %% tags=["check", "DS-31", "E-40"]
@@ -171,7 +180,7 @@ x0, n = digits.double(), digits.numel()
 x1 = recursion(x0, keep, add, steps=1)[1]
 fresh = x1 - keep * x0
 print(f"X1            : mean {x1.mean():.2f}, std {x1.std():.2f}")
-print(f"X1 - √0.99 X0 : mean {fresh.mean():.2f}, std {fresh.std():.3f}   (√p = 0.100)")
+print(f"X1 - √0.99 X0 : mean {fresh.mean():.4f}, std {fresh.std():.3f}   (√p = 0.100)")
 assert abs(fresh.std() - add) < 4 * add / math.sqrt(2 * n)
 assert abs(x1.mean()) > 4 / math.sqrt(n)  # under N(0, I) it would be closer to 0
 
@@ -182,19 +191,19 @@ print(f"correlation of X1 with X0 {correlation:.3f}   predicted {expected:.3f}")
 assert abs(correlation - expected) < 4 * (1 - expected**2) / math.sqrt(n)
 
 # %% [markdown] tags=["DS-31", "E-40"]
-# **Put right.** $N(0,I)$ is the law of the *noise* $u_1$. The law of $X_1$ is still almost that of the digits: mean
+# **Put right.** $N(0,I)$ is the law of the *noise* (the slide's $u_1$). The law of $X_1$ is still almost that of the digits: mean
 # $-0.39$, correlation 0.99. Only $X_T$, for large $T$, deserves the annotation.
 
 # %% [markdown] tags=["DS-40"]
 # ## 3. One step is a law
 #
-# **Story.** A recipe ("shrink, add noise") and a law ("the conditional density of the next state") are two ways to say
-# the same. From now on the share of fresh noise may differ from step to step: $p$ becomes $\beta_k$.
+# **Story.** A recipe ("shrink, add noise") and a law ("the conditional density of the next state") say the same. From now
+# on the share of fresh noise may differ from step to step: $p$ becomes $\beta_k$.
 #
 # $$q(x_k\mid x_{k-1})=N\!\left(\sqrt{1-\beta_k}\;x_{k-1},\;\beta_k I\right)$$
 #
-# The number $\beta_k$ trades what is kept for what is new, between two extremes: $\beta=0$ keeps everything,
-# $\beta=1$ forgets everything in one step.
+# $\beta_k$ trades what is kept for what is new, between two extremes: $\beta=0$ keeps everything, $\beta=1$ forgets
+# everything at once.
 
 
 # %% tags=["formula", "DS-40"]
@@ -215,7 +224,8 @@ plots.table(rows, header=["β", "mean", "√(1-β) x", "std", "√β"], caption=
 
 # %% [markdown] tags=["DS-41"]
 # **Reparameterised.** Drawing from $N(\text{mean},\text{std}^2)$ *is* computing mean + std · ε with $\varepsilon\sim N(0,I)$:
-# $x_k=\sqrt{1-\beta_k}\,x_{k-1}+\sqrt{\beta_k}\,\varepsilon_k$. The same seed gives the same numbers both ways.
+# $x_k=\sqrt{1-\beta_k}\,x_{k-1}+\sqrt{\beta_k}\,\varepsilon_k$. The laws agree, as the last check saw. And `torch.normal` does just this
+# inside: one seed, the same numbers both ways.
 
 # %% tags=["check", "DS-41"]
 x, beta = torch.linspace(-2, 2, 1000, dtype=torch.float64), 0.02
@@ -227,14 +237,13 @@ print(f"largest difference {(drawn - computed).abs().max():.0e}")
 assert (drawn - computed).abs().max() < 1e-12
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 2.** Two steps with $\beta_1$ and $\beta_2$ in a row are again one step of the same kind. With which $\beta$?
-# Try $\beta_1=0.1,\ \beta_2=0.2$.
+# **Exercise 2.** Ten equal steps shall do exactly what one step with $\beta=0.28$ does. Is their $\beta$ equal to 0.028, less, or
+# more?
 #
 # <details><summary>Answer</summary>
 #
-# What is kept multiplies: $\sqrt{1-\beta}=\sqrt{1-\beta_2}\sqrt{1-\beta_1}$, so $\beta=1-0.9\cdot0.8=0.28$. What is new
-# agrees, because variances of independent noises add: $(1-\beta_2)\beta_1+\beta_2=0.8\cdot0.1+0.2=0.28$. That is the
-# whole next section.
+# More: what the first steps add is shrunk by the later ones. What is kept multiplies, $(1-\beta)^{10}=1-0.28$, so
+# $\beta=1-0.72^{1/10}=0.0323$. And what is added agrees as well: kept and added make 1 in every step, so also in ten.
 # </details>
 
 # %% [markdown] tags=["DS-42", "E-01"]
@@ -250,8 +259,7 @@ assert (drawn - computed).abs().max() < 1e-12
 # $\alpha_k\bar\alpha_{k-1}=\bar\alpha_k$ and $\alpha_k+\beta_k=1$. The induction starts at $k=0$, where nothing has
 # happened yet: **$\bar\alpha_0=1$**, an empty product.
 #
-# **Code.** The table of Ho et al. (2020) has 1000 steps with linearly growing $\beta_k$. It is the most
-# copied table of the field, so we write it ourselves.
+# **Code.** The most copied table of the field, by Ho et al. (2020): 1000 steps, linearly growing $\beta_k$.
 
 
 # %% tags=["formula", "twin:didiff.schedules.linear"]
@@ -280,13 +288,18 @@ assert (step - (1 - table[1:])).abs().max() < 1e-14
 
 # %% [markdown] tags=["E-01"]
 # **The entry at 0** is not decoration. In the next lesson a step back has the variance
-# $\tilde\beta_k=\frac{1-\bar\alpha_{k-1}}{1-\bar\alpha_k}\beta_k$. The lecture does not say what that is at $k=1$ (L6-06). Predict it! With
-# $\bar\alpha_0=1$ it is 0: the last step back adds no noise. The bug museum shows what happens without the entry.
+# $\tilde\beta_k=\frac{1-\bar\alpha_{k-1}}{1-\bar\alpha_k}\beta_k$. The lecture does not say what that is at $k=1$ (L6-06). Predict it!
+#
+# <details><summary>Answer</summary>
+#
+# With $\bar\alpha_0=1$ it is 0: the last step back adds no noise. The bug museum shows what happens without the entry.
+# </details>
 
 # %% [markdown] tags=["L6-36"]
-# **Two numbers say it all.** At any step, $x_k$ mixes picture and noise, and a `NoiseLevel` $t$ holds the two amounts:
-# `signal` $=\sqrt{\bar\alpha_k}$ and `noise` $=\sqrt{1-\bar\alpha_k}$. This line is the heart of the library; all that
-# comes later, samplers too, uses it. (`like` shapes the numbers so that they multiply a batch; see T-24 below.)
+# **Two numbers say it all.** At any step, $x_k$ mixes picture and noise, and a `NoiseLevel` `t` holds the two amounts:
+# `t.signal` $=\sqrt{\bar\alpha_k}$ and `t.noise` $=\sqrt{1-\bar\alpha_k}$. From these two come `t.snr`, `t.alpha_bar`, `t.clock` (section 8)
+# and `t.like(x)`, the two shaped to multiply a batch `x` (T-24 below). The next line is the heart of the library; all that comes later,
+# samplers too, uses it.
 
 
 # %% tags=["formula", "L6-36", "twin:didiff.process.add_noise"]
@@ -297,33 +310,30 @@ def add_noise(x0, eps, t):
 
 
 # %% [markdown]
-# **Check.** Three hundred steps of the kernel against one call of `add_noise`, both from $x_0=2$; and unit-variance data
-# must keep unit variance.
+# **Check.** Three hundred steps against one call of `add_noise`, both from $x_0=2$; and data of unit variance keep it.
 
-# %% tags=["check", "L6-36"]
+# %% tags=["formula", "L6-36"]
 n, k = 20_000, 300
 t = NoiseLevel(table[k].sqrt(), (1 - table[k]).sqrt())
-start = torch.full((n,), 2.0, dtype=torch.float64)
+start, random = torch.full((n,), 2.0, dtype=torch.float64), torch.randn(n, dtype=torch.float64)
 *_, walked = accumulate(beta[:k].tolist(), kernel, initial=start)
-jumped = add_noise(start, torch.randn_like(start), t)
+jumped, unit = (add_noise(x0, torch.randn_like(x0), t) for x0 in (start, random))
 
 # %% tags=["check", "L6-36"]
-mean, variance = 2 * t.signal, t.noise**2
-print(f"expected : mean {mean:.2f}, variance {variance:.2f}")
-for name, x in (("300 steps", walked), ("one jump", jumped)):
-    print(f"{name:9}: mean {x.mean():.2f}, variance {x.var():.2f}")
-    assert abs(x.mean() - mean) < 4 * t.noise / math.sqrt(n)
+cases = {
+    "300 steps": (walked, 2 * t.signal, t.noise**2),
+    "one jump": (jumped, 2 * t.signal, t.noise**2),
+    "unit data": (unit, 0.0, 1.0),
+}
+for name, (x, mean, variance) in cases.items():
+    print(f"{name}: mean {x.mean():.2f}, variance {x.var():.2f}", end="; ")
+    print(f"expected {mean:.2f} and {variance:.2f}")
+    assert abs(x.mean() - mean) < 4 * math.sqrt(variance / n)
     assert abs(x.var() - variance) < 4 * variance * math.sqrt(2 / n)
 
-# %% tags=["check", "L6-36"]
-unit = add_noise(torch.randn_like(start), torch.randn_like(start), t).var()
-print(f"variance of unit-variance data, noised: {unit:.2f}")
-assert abs(unit - 1) < 4 * math.sqrt(2 / n)
-
 # %% [markdown] tags=["L6-37"]
-# **In several dimensions** the noise is independent from coordinate to coordinate: the covariance of $x_k$ given $x_0$ is
-# $(1-\bar\alpha_k)I$, nothing beside the diagonal. (The slide writes "density $\sim N$"; a variable *follows* a law, a
-# density *is* a formula.)
+# **In several dimensions** each coordinate has its own noise: the covariance of $x_k$ given $x_0$ is $(1-\bar\alpha_k)I$, nothing
+# beside the diagonal. (The slide writes "density $\sim N$"; a variable *follows* a law, a density *is* a formula.)
 
 # %% tags=["check", "L6-37"]
 n, point = 100_000, torch.tensor([1.0, -0.5, 0.2], dtype=torch.float64)
@@ -337,9 +347,9 @@ assert ((x.mean(0) - t.signal * point).abs() < 4 * t.noise / math.sqrt(n)).all()
 # %% [markdown]
 # ## 5. The whole landscape
 #
-# **Story.** Now two views of the same process, as in notebook 18.1 of Prince's book. Left: *one* point $x_0=1$ dissolves.
-# Right: a *population* with two bumps at $\pm1$ dissolves, $q(x_k)=\int q(x_k\mid x_0)\,q(x_0)\,dx_0$. Both densities are
-# known exactly: noise turns a Gaussian mixture into another Gaussian mixture, and `didiff.mixtures` knows which.
+# **Story.** Two views of the same process, as in notebook 18.1 of Prince's book. Left: *one* point $x_0=1$ dissolves. Right: a
+# *population* dissolves, two equal bumps at $\pm1$ of standard deviation 0.3: $q(x_k)=\int q(x_k\mid x_0)\,q(x_0)\,dx_0$. Both
+# densities are exact: noise turns a Gaussian mixture into another one, and `didiff.mixtures` knows which.
 #
 # From here on we use the library's table, `DDPMSchedule`: `schedule.at(k)` is the `NoiseLevel` of step $k$.
 
@@ -360,25 +370,28 @@ def landscape(mixture, schedule, x, k):
 x, k = torch.linspace(-3, 3, 181, dtype=torch.float64), torch.arange(1, 1001, 5)
 figure, axes = plots.panels(2, size=(4.3, 3.0))
 one_point = mixtures.Mixture(torch.tensor([[1.0]], dtype=torch.float64))
-for ax, source in zip(axes, (one_point, mixtures.bimodal()), strict=True):
+worlds = {"one point, q(x_k | x_0 = 1)": one_point, "two bumps, q(x_k)": mixtures.bimodal()}
+for ax, (title, source) in zip(axes, worlds.items(), strict=True):
     heights = landscape(source, schedule, x, k).clamp(max=0.66)
     plots.heatmap(k, x, heights, labels=("step k", "x", "density"), ax=ax)
+    ax.set_title(title)
 plots.show(
     figure,
     alt="Two heat maps over step and x. Left, a bright point at x = 1 fans out like a comet and "
     "bends towards 0. Right, two bright bands at +1 and -1 widen and melt into one near step 250. "
     "At step 1000 both maps look the same.",
-    caption="Left q(x_k | x_0 = 1), cut at 0.66; right q(x_k) for two bumps.",
+    caption="Both cut at 0.66, where the two bumps begin; the single point begins infinitely high.",
 )
 
 # %% [markdown]
-# **Check.** Is the right map true? We let 150,000 points walk 100 steps and compare their histogram with the exact mass of
-# each bin. By the Cauchy-Schwarz inequality the total variation distance of a histogram of $n$ draws in $B$ bins is at
-# most $\tfrac12\sqrt{B/n}$ on average, and its standard deviation at most $\tfrac{1}{2\sqrt n}$.
+# **Check.** Is the right map true? 150,000 points walk 100 steps, and we compare their histogram with the exact mass of each
+# bin. Half the sum of the gaps, for $n$ draws in $B$ bins, is at most $\tfrac12\sqrt{B/n}$ on average (Cauchy-Schwarz), with
+# a standard deviation of at most $\tfrac{1}{2\sqrt n}$.
 
 # %% tags=["check"]
 n, bins, source = 150_000, 24, mixtures.bimodal()
-*_, x = accumulate(schedule.beta[:100].tolist(), kernel, initial=source.sample(n)[0])
+points, labels = source.sample(n)
+*_, x = accumulate(schedule.beta[:100].tolist(), kernel, initial=points)
 measured = torch.histc(x, bins, -3, 3) / n
 
 # %% tags=["check"]
@@ -391,13 +404,14 @@ print(f"total variation distance {distance:.3f}, allowed {limit:.3f}")
 assert distance < limit
 
 # %% [markdown] tags=["play"]
-# **Play.** Move the noise level over both worlds. The noise of the picture stays the same while you move; only the mixture
-# changes. Where do *you* stop seeing the 0? And at which step do the two bumps become one?
+# **Play.** Move the noise level over both worlds (the same noise all along; the picture clipped as in section 2). Where do *you* stop
+# seeing the 0? And at which step do the two bumps become one?
 #
 # <details><summary>Answer for the bumps</summary>
 #
-# Two equal bells merge when half their distance, $\sqrt{\bar\alpha_k}$, equals their standard deviation,
-# $\sqrt{0.09\,\bar\alpha_k+1-\bar\alpha_k}$. That is at $\bar\alpha_k=1/1.91=0.52$, step 250 or so.
+# Halfway between two equal bells with centres at $\pm a$ and standard deviation $b$ the density curves like $a^2/b^2-1$: a valley for
+# $a>b$, a top for $a<b$. So they merge where $a=\sqrt{\bar\alpha_k}$ equals $b=\sqrt{0.09\,\bar\alpha_k+1-\bar\alpha_k}$, at
+# $\bar\alpha_k=1/1.91=0.52$, step 250 or so.
 # </details>
 
 
@@ -424,11 +438,11 @@ def dissolve(digit, eps, schedule):
 
 # %% tags=["play"]
 moving = dissolve(digit, torch.randn_like(digit), schedule)
-explorer = widgets.Explorer(moving, {"k": widgets.slider("step k", 0, 1000, value=150, step=10)})
+explorer = widgets.Explorer(moving, {"k": widgets.slider("step", 0, 1000, value=150, step=10)})
 explorer.show(
     alt="a handwritten 0 under noise, beside the density of two bumps under the same noise",
     still_over="k",
-    values=[*range(0, 400, 20), *range(400, 1001, 100)],
+    values=sorted([*range(0, 400, 20), 250, *range(400, 1001, 100)]),
 )
 
 # %% tags=["check"]
@@ -436,25 +450,29 @@ explorer["k"].value = 600
 explorer.wait()
 print(explorer.readout)
 assert f"signal {schedule.alpha_bar[600].sqrt():.3f}" in explorer.readout
+merged = (schedule.alpha_bar - 1 / 1.91).abs().argmin()
+print(f"the bumps merge at step {merged}")
+for k, sign in ((merged - 10, 1), (merged + 10, -1)):  # a valley before, a top after
+    side, top = mixtures.bimodal().log_prob(torch.tensor([[0.05], [0.0]]).double(), schedule.at(k))
+    assert sign * (side - top) > 0
 
 # %% [markdown] tags=["L6-38"]
 # ## 6. The bell, piece by piece
 #
-# **Story.** Later lessons differentiate the logarithm of $q(x_k\mid x_0)$, so let us write it out once. In $d$ dimensions
-# a Gaussian with mean $\mu$ and covariance $\Sigma$ has the density
+# **Story.** Later lessons differentiate $\log q(x_k\mid x_0)$, so we write it out once. In $d$ dimensions a Gaussian with
+# mean $\mu$ and covariance $\Sigma$ has the density
 # $\exp\!\big(-\tfrac12(x-\mu)^\top\Sigma^{-1}(x-\mu)\big)\big/\big((2\pi)^{d/2}|\Sigma|^{1/2}\big)$.
-# Ours has $\Sigma=vI$ with $v=1-\bar\alpha_k$, and everything becomes simple: $|\Sigma|=v^d$, $\Sigma^{-1}=I/v$, and the
-# quadratic form is a squared length over $v$.
+# Ours has $\Sigma=vI$ with $v=1-\bar\alpha_k$: then $|\Sigma|=v^d$, $\Sigma^{-1}=I/v$, and the quadratic form is a squared length
+# over $v$.
 
 # %% tags=["check", "L6-38"]
-v, rows = 0.3, []
-for d in range(1, 9):
+v = 0.3
+for d in (1, 2, 8):
     covariance, x = v * torch.eye(d, dtype=torch.float64), torch.randn(d, dtype=torch.float64)
-    quadratic = x @ torch.linalg.inv(covariance) @ x
-    assert abs(torch.linalg.det(covariance) / v**d - 1) < 1e-12
+    determinant, quadratic = torch.linalg.det(covariance), x @ torch.linalg.inv(covariance) @ x
+    print(f"d = {d}: determinant of vI {determinant:.3e}, v^d {v**d:.3e}")
+    assert abs(determinant / v**d - 1) < 1e-12
     assert abs(quadratic / ((x**2).sum() / v) - 1) < 1e-12
-    rows.append([d, torch.linalg.det(covariance).item(), v**d])
-plots.table(rows[::2], header=["d", "determinant", "v^d"], caption="|vI| for v = 0.3")
 
 # %% [markdown] tags=["L6-39", "L6-40"]
 # **Formula.** The factor in front is $(2\pi)^{d/2}v^{d/2}=(2\pi v)^{d/2}$, and the logarithm of the whole is
@@ -471,30 +489,26 @@ def log_q(xt, x0, t):
 
 # %% tags=["check", "L6-39", "L6-40"]
 t, grid = schedule.at(300), torch.linspace(-6, 6, 601, dtype=torch.float64)
-for x in (grid[:, None], torch.cartesian_prod(grid, grid)):
-    mass = log_q(x, torch.ones_like(x), t).exp().sum() * 0.02 ** x.shape[1]
-    print(f"d = {x.shape[1]}: total mass {mass:.7f}")
+for d, x in ((1, grid[:, None]), (2, torch.cartesian_prod(grid, grid))):
+    ours, one = log_q(x, torch.ones_like(x), t), torch.ones(d, dtype=torch.float64)
+    torchs = MultivariateNormal(t.signal * one, t.noise**2 * torch.diag(one)).log_prob(x)
+    mass = ours.exp().sum() * 0.02**d
+    print(f"d = {d}: mass {mass:.7f}; first point: ours {ours[0]:.8f}, torch {torchs[0]:.8f}")
     assert abs(mass - 1) < 1e-6
-
-# %% tags=["check", "L6-40"]
-point, one = torch.randn(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
-x = torch.randn(1000, 4, dtype=torch.float64)
-torchs = MultivariateNormal(t.signal * point, t.noise**2 * one).log_prob(x)
-ours = log_q(x, point.expand_as(x), t)
-print(f"first draw: ours {ours[0]:.10f}   torch {torchs[0]:.10f}")
-assert (ours - torchs).abs().max() < 1e-12
+    assert (ours - torchs).abs().max() < 1e-10
 
 # %% [markdown] tags=["DS-43"]
 # ## 7. The law of a whole trajectory
 #
-# **Story.** What is the density of a whole path $x_0,x_1,\dots,x_T$, all of it together? The next state asks only for the
-# present one (that is the Markov property of lesson 02), so the density is a product:
+# **Story.** What is the density of a whole path $x_0,x_1,\dots,x_T$? The next state asks only for the present one (the Markov
+# property of lesson 02), so it is a product:
 #
 # $$q(x_{0:T})=q(x_0)\prod_{k=1}^{T}q(x_k\mid x_{k-1}).$$
 #
 # **Check.** For Gaussian data, $x_0\sim N(m,s^2)$, the path is one long Gaussian vector. We know its mean and covariance
-# without the chain: $\operatorname{Var}x_j=\bar\alpha_js^2+1-\bar\alpha_j$, and from $j$ to a later $k$ the chain
-# multiplies by $\sqrt{\bar\alpha_k/\bar\alpha_j}$. Two routes, one number.
+# without the chain: $\operatorname{Var}x_j=\bar\alpha_js^2+1-\bar\alpha_j$, and since from $j$ to a later $k$ the chain multiplies by
+# $\sqrt{\bar\alpha_k/\bar\alpha_j}$, $\operatorname{Cov}(x_j,x_k)=\sqrt{\bar\alpha_k/\bar\alpha_j}\,\operatorname{Var}x_j$. Two routes, one
+# number.
 
 
 # %% tags=["formula", "DS-43"]
@@ -521,14 +535,19 @@ assert abs(one_by_one - at_once) < 1e-9
 # %% [markdown]
 # ## 8. How fast to forget
 #
-# **Story.** A *schedule* decides how much noise there is when. The library writes every schedule as a function of
-# $u\in[0,1]$, 0 the data and 1 the noise, that returns a `NoiseLevel`. Five of them: `linear` and `cosine` (tables of
-# $\beta_k$), `constant` ($p$ in every step, section 1), `straight` (signal $1-u$, noise $u$, the line of flow matching)
-# and `exploding` (signal stays 1, noise grows to 80).
+# **Story.** A *schedule* decides how much noise there is when. In the library it is a function of $u\in[0,1]$, 0 the data and 1
+# the noise, that returns a `NoiseLevel`. A table has its entry $k$ at $u=k/T$, and interpolates $\log\bar\alpha$ in between. Five of
+# them:
 #
-# **Formula.** How to compare things so different? By the ratio of the two amounts, as a signal-to-noise ratio or as an angle:
+# * `linear`, the table of section 4, and `constant`, $p$ in every step (section 1);
+# * `cosine`, a table with $\sqrt{\bar\alpha}$ proportional to $\cos\!\big(\tfrac\pi2\,\tfrac{u+0.008}{1.008}\big)$;
+# * `straight`, signal $1-u$ and noise $u$, the line of flow matching;
+# * `exploding`, signal $1$ and noise $80\,u$.
 #
-# $$\mathrm{SNR}=\frac{\text{signal}^2}{\text{noise}^2},\qquad
+# **Formula.** How to compare things so different? By the share of signal, the signal-to-noise ratio, or the angle:
+#
+# $$\bar\alpha=\frac{\text{signal}^2}{\text{signal}^2+\text{noise}^2},\qquad
+# \mathrm{SNR}=\frac{\text{signal}^2}{\text{noise}^2},\qquad
 # \text{clock}=\frac2\pi\arctan\frac{\text{noise}}{\text{signal}}\in[0,1].$$
 
 
@@ -549,8 +568,8 @@ u = torch.linspace(0.02, 0.98, 17, dtype=torch.float64)
 levels = {name: schedule(u) for name, schedule in five().items()}
 figure, axes = plots.panels(3, size=(3.1, 2.9))
 sights = {
-    "ᾱ": lambda t: t.alpha_bar,
-    "log SNR (nats)": lambda t: t.snr.log(),
+    "share of signal ᾱ": lambda t: t.alpha_bar,
+    "log SNR": lambda t: t.snr.log(),
     "clock": lambda t: t.clock,
 }
 for ax, (ylabel, sight) in zip(axes, sights.items(), strict=True):
@@ -567,9 +586,9 @@ plots.show(
 )
 
 # %% [markdown]
-# **Check.** Straight and exploding paths do not keep the variance at 1. Are they another kind of process? Divide
-# $x_t$ by $\sqrt{\text{signal}^2+\text{noise}^2}$, and what remains is the level of a variance-preserving schedule
-# with the same clock. So up to a change of units a schedule only says *when* to be *where* on one and the same road.
+# **Check.** Straight and exploding levels do not keep the variance at 1. Another kind of noising? Divide $x_t$ by its level's length
+# $\sqrt{\text{signal}^2+\text{noise}^2}$, and what remains is $x$ at a level of length 1 and the same clock. So at every single time, up to
+# units, a schedule only says *when* to be *where* on one road.
 
 # %% tags=["check"]
 x0, eps = torch.randn(2, len(u), 3, dtype=torch.float64)
@@ -577,28 +596,27 @@ for name, t in levels.items():
     length = (t.signal**2 + t.noise**2).sqrt()
     same_clock = schedules.trigonometric(t.clock)  # signal² + noise² = 1, and its clock is u itself
     gap = add_noise(x0, eps, t) / length[:, None] - add_noise(x0, eps, same_clock)
-    print(f"{name:9}: length at most {length.max():6.3f}, gap {gap.abs().max():.0e}")
+    print(f"{name:9}: length {length.min():.2f} to {length.max():5.2f}, gap {gap.abs().max():.0e}")
     assert gap.abs().max() < 1e-10
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 3.** At which step $k$ are signal and noise equally strong (clock ½) for the tables linear, cosine and constant?
-# Training draws $k$ uniformly. What does that mean for the three?
+# **Exercise 3.** Training draws $k$ uniformly. What share of the training examples has more noise than signal, for each of the
+# tables linear, cosine and constant?
 #
 # <details><summary>Answer</summary>
 #
-# Equal strength means $\bar\alpha_k=\frac12$: step 259, 496 and 69. With the linear table three quarters of all training
-# examples have more noise than signal, with the constant one 93 percent. The cosine table spends its time evenly; that
-# was the reason to invent it (Nichol & Dhariwal 2021).
+# Signal and noise are equal at $\bar\alpha_k=\frac12$ (clock ½): step 259, 496 and 69. So 74, 50 and 93 percent of the examples have
+# more noise. Nichol & Dhariwal (2021) proposed the cosine table because the linear one destroys too fast.
 # </details>
 
 # %% [markdown] tags=["L19-50"]
 # ## 9. How much signal is left?
 #
-# **Is it so?** The lecture says that the forward process ends in pure static, $x_T\approx N(0,I)$ (L19-50). Sampling begins
-# with exact static, so what is left of the data at step $T$ is an error we make before we begin. Predict: is it
-# always negligible?
+# **Is it so?** The lecture says that the forward process ends in pure static, $x_T\approx N(0,I)$ (L19-50). Sampling begins with
+# exact static, so what is left of the data at step $T$ is an error from the start. Predict: is it always negligible?
 #
-# **Formula.** The divergence between $q(x_T\mid x_0)$ and $N(0,1)$, for each number $x_0$ of a picture, is
+# **Formula.** With $\mu=\sqrt{\bar\alpha_T}\,x_0$ and $\sigma^2=1-\bar\alpha_T$, the divergence of section 1 is, for each number
+# $x_0$ of a picture,
 #
 # $$\mathrm{KL}=\tfrac12\left(\bar\alpha_T\,x_0^2-\bar\alpha_T-\log(1-\bar\alpha_T)\right)\ \text{nats}.$$
 #
@@ -617,9 +635,10 @@ def terminal_kl(alpha_bar, square):
 
 
 # %% tags=["check", "L19-50"]
-betas = {"linear": schedules.linear, "cosine": schedules.cosine, "constant": schedules.constant}
-betas["Stable Diffusion"], rows = scaled_linear, []
-for name, rule in betas.items():
+rules = {"linear": schedules.linear, "cosine": schedules.cosine, "constant": schedules.constant}
+rules["Stable Diffusion"] = scaled_linear
+rows = []
+for name, rule in rules.items():
     end = schedules.DDPMSchedule(1000, rule).alpha_bar[-1]
     ours = [terminal_kl(end, x0**2) for x0 in (1.0, 16.0)]
     law = Normal(end.sqrt() * torch.tensor([1.0, 16.0]).double(), (1 - end).sqrt())
@@ -629,12 +648,27 @@ header = ["table", "ᾱ_T", "signal √ᾱ_T", "KL, x0 = 1", "KL, x0 = 16"]
 plots.table(rows, header=header, caption="What is left at step T = 1000 (KL in nats per number)")
 
 # %% [markdown] tags=["L19-50"]
-# **Put right.** It depends on the schedule and on the scale of the data. With the linear table and $|x_0|=1$, $2\cdot10^{-5}$ nats
-# are left, nothing. Stable Diffusion's table leaves 6.8 percent of the amplitude, a hundred times more nats. Does it
-# matter? Take data $N(2,\,0.3^2)$, give a sampler the *exact* denoiser, start it from static (500 quantiles of $N(0,1)$; a peek at lesson 07), and look
-# at the mean of what comes back. A deterministic sampler carries quantiles to quantiles, so we can predict it: static has its
-# centre at 0 where the data has $\sqrt{\bar\alpha_T}\cdot2$, and comes back too low by $0.3\cdot2\sqrt{\bar\alpha_T}$
-# (divided by the standard deviation at $T$, nearly 1).
+# **Put right.** It depends on the schedule and on the scale of the data (16 is white in our digits before they are scaled). And
+# on their size: the table is for *one* pixel, and for independent noises divergences add up.
+
+# %% tags=["check", "L19-50"]
+pictures = {
+    "digit, linear table": (schedules.linear, 64),
+    "256 x 256 in colour, linear table": (schedules.linear, 3 * 256 * 256),
+    "latent of Stable Diffusion": (scaled_linear, 4 * 64 * 64),
+}
+for name, (rule, size) in pictures.items():
+    end = schedules.DDPMSchedule(1000, rule).at(1000)
+    law = Normal(end.signal * torch.ones(size, dtype=torch.float64), end.noise)
+    together, one = kl_divergence(law, Normal(0.0, 1.0)).sum(), terminal_kl(end.alpha_bar, 1.0)
+    print(f"{name:33}: {size:6} numbers of size 1, {together:6.3f} nats together")
+    assert abs(together / (size * one) - 1) < 1e-10
+
+# %% [markdown] tags=["L19-50"]
+# In a digit nothing is left. Stable Diffusion's table keeps 6.8 percent of the amplitude, 38 nats in a latent. Does it matter? We take
+# data $N(2,\,0.3^2)$ and a deterministic sampler (lesson 07) with the *exact* denoiser. All we need to know: it carries each quantile
+# of the law of $x_T$ to the same quantile of the data. With $a=2\sqrt{\bar\alpha_T}$ and $s_T^2=0.3^2\bar\alpha_T+1-\bar\alpha_T$ that is
+# the map $x\mapsto2+0.3\,(x-a)/s_T$. Static has its centre not at $a$ but at 0, and comes back too low, around $2-0.3\,a/s_T$.
 
 
 # %% tags=["formula"]
@@ -643,60 +677,75 @@ def quantiles(n):
     return Normal(0.0, 1.0).icdf((torch.arange(n).double() + 0.5) / n)[:, None]
 
 
+# %% tags=["formula", "L19-50"]
+def round_trip(schedule, m, s, steps):
+    """Mean of what a sampler makes of static, and what we predict. The data are N(m, s^2)."""
+    levels = schedules.grid(schedule, steps)
+    back = samplers.last(samplers.ddim(mixtures.gaussian(m, s), quantiles(500), levels))
+    signal, noise = levels[0]
+    return back.mean(), m - s * signal * m / ((s * signal) ** 2 + noise**2).sqrt()
+
+
 # %% tags=["check", "L19-50"]
-m, s, steps, static = 2.0, 0.3, 400, quantiles(500)
 for name, rule in (("linear", schedules.linear), ("Stable Diffusion", scaled_linear)):
-    t = schedules.DDPMSchedule(1000, rule)
-    back = samplers.last(samplers.ddim(mixtures.gaussian(m, s), static, schedules.grid(t, steps)))
-    end = t.at(1000)
-    expected = m - s * end.signal * m / ((end.signal * s) ** 2 + end.noise**2).sqrt()
-    print(f"{name:16} mean {back.mean():.3f}, predicted {expected:.3f}, the data have {m:.0f}")
-    assert abs(back.mean() - expected) < 1 / steps  # the order of the step error
+    mean, expected = round_trip(schedules.DDPMSchedule(1000, rule), m=2.0, s=0.3, steps=400)
+    print(f"{name:16} mean {mean:.3f}, predicted {expected:.3f}, the data have 2")
+    assert abs(mean - expected) < 1 / 400  # the order of the step error
 
 # %% [markdown]
-# The mean comes back as 1.96. In pictures this shows as a brightness that always drifts to medium grey: a model that
-# has trouble to draw a black night (Lin et al. 2024).
+# Here 0.04 are missing, a seventh of the data's spread. In pictures Lin et al. (2024) report more: Stable Diffusion has
+# trouble drawing anything very dark or very bright.
 
 # %% [markdown] tags=["exercise"]
 # **Exercise 4.** Lin et al. (2024) mend a table: shift $\sqrt{\bar\alpha_k}$ so that its last entry is 0, and rescale so that the
-# first stays as it was. What is the last $\beta$ of the mended table, what does `DDPMSchedule` say to it, and is it right to?
+# entry $k=1$ stays as it was. What is the last $\beta$ now? What does `DDPMSchedule` say to it (its second argument is a function
+# $T\mapsto$ betas, or a tensor of betas)? And is it right to say so?
 #
 # <details><summary>Answer</summary>
 #
-# $\bar\alpha_T=0$ means $\beta_T=1$: the last step wipes out everything. `DDPMSchedule` refuses it with a ValueError. At signal 0
-# the noise *is* $x_T$, so a network that predicts the noise learns nothing there (lesson 05 meets targets that do). The cosine table
-# has the same problem and cuts its $\beta$ at 0.999.
+# Yes, it is right to refuse (with a ValueError), if the network predicts the noise. The last $\beta$ is 1, that step wipes out everything,
+# and at signal 0 the noise *is* $x_T$: there is nothing to learn. (Lin et al. change the target too, see lesson 05.) The cosine table cuts
+# its $\beta$ at 0.999.
 # </details>
 
 # %% [markdown] tags=["DS-39"]
 # ## 10. The chain and the equation
 #
-# **Is it so?** The lecture goes from stochastic differential equations to this chain by saying that a discrete process *must*
-# be a Markov chain with Gaussian transitions (DS-39). Which of the two does the step to discrete time bring?
+# *A bridge from lesson 02.* A stochastic differential equation $dx=f\,du+g\,dW$ says: in a short time $du$ the point moves by
+# $f\,du$ and receives Gaussian noise of variance $g^2du$. Euler's method takes finite steps as if they were short.
 #
-# **Formula.** The equation (Song et al. 2021, eq. 11) with $u$ counted in steps is
+# **Is it so?** From such equations the lecture comes to our chain by saying that a discrete process *must* be a Markov chain with
+# Gaussian transitions (DS-39). Two properties: Markov, and Gaussian steps. Which of them comes from discretising?
 #
-# $$dx=-\tfrac12\beta\,x\,du+\sqrt\beta\,dW .$$
+# **Formula.** The equation of our chain (Song et al. 2021, eq. 11), with $u=k/T$, is
 #
-# It is Markov already. Euler's method with one step of length 1 makes it $x\leftarrow(1-\beta/2)\,x+\sqrt\beta\,\varepsilon$, a
-# Gaussian transition, but for the factor: the chain has $\sqrt{1-\beta}=1-\beta/2-\beta^2/8-\dots$
+# $$dx=-\tfrac12\,T\beta\,x\,du+\sqrt{T\beta}\,dW .$$
+#
+# It is Markov already. Euler's step, $du=1/T$, is $x\leftarrow(1-\beta/2)\,x+\sqrt\beta\,\varepsilon$, a Gaussian transition. The
+# chain's factor is $\sqrt{1-\beta}=1-\beta/2-\beta^2/8-\dots$ instead; for $\beta\le\frac12$ the gap is at most $\beta^2(1+\beta)/8$.
+
 
 # %% tags=["check", "DS-39"]
-rows = []
-for beta in (1e-4, 0.02, 0.2):
-    gap = (1 - beta / 2) - math.sqrt(1 - beta)
-    assert abs(gap / (beta**2 / 8) - 1) < beta  # the next term is smaller by the factor β/2
-    rows.append([beta, gap, beta**2 / 8])
-plots.table(rows, header=["β", "gap", "β²/8"], caption="(1 - β/2) against √(1 - β)")
+def gap(beta):
+    """What Euler's factor has more than the chain's."""
+    return (1 - beta / 2) - (1 - beta).sqrt()
+
+
+fine = torch.linspace(0.001, 0.5, 500, dtype=torch.float64)
+assert (gap(fine) > fine**2 / 8).all()
+assert (gap(fine) < fine**2 * (1 + fine) / 8).all()
+beta = torch.tensor([1e-4, 0.02, 0.2], dtype=torch.float64)
+rows = [*zip(*(y.tolist() for y in (beta, gap(beta), beta**2 / 8)), strict=True)]
+plots.table(rows, header=["β", "gap", "β²/8"], caption="(1 - β/2) - √(1 - β)")
 
 # %% [markdown] tags=["DS-39"]
-# So both agree up to $O(\beta^2)$. Drive them with the *same* noise for a thousand steps: every step adds at most $|x|\beta_k^2/8$
-# to the distance of the two paths, and shrinks what was there.
+# Drive both with the *same* noise for a thousand steps. Every step shrinks the distance of the two paths, and adds at most
+# $|x|\,\beta_k^2(1+\beta_k)/8$ to it, with $x$ on the chain.
 
 
 # %% tags=["formula", "DS-39"]
 def preserving(beta):
-    """The SDE of a table: u in [0, 1], so that a step lasts 1 / T and the rates are T * beta_k."""
+    """The SDE of a table: at time u = k / T its rate is T * beta_(k + 1), that of the next step."""
     T = len(beta)
 
     def rate(u):
@@ -711,16 +760,18 @@ times = torch.linspace(0, 1, 1001, dtype=torch.float64)
 euler = torch.stack(
     [*sde.simulate(preserving(beta), start, times, torch.Generator().manual_seed(5))]
 )
-torch.manual_seed(5)
+torch.manual_seed(5)  # the same noise: both ways draw one randn of the same shape per step
 chain = torch.stack([*accumulate(beta.tolist(), kernel, initial=start)])
-gap, limit = (euler - chain).abs().max(), chain.abs().max() * (beta**2 / 8).sum()
-print(f"largest distance of 5000 pairs of paths {gap:.4f}, allowed {limit:.4f}")
-assert 0 < gap < limit
+apart = (euler - chain).abs().max()
+limit = chain.abs().max() * (beta**2 * (1 + beta) / 8).sum()
+print(f"largest distance of 5000 pairs of paths {apart:.4f}, allowed {limit:.4f}")
+assert 0 < apart < limit
 
 # %% [markdown] tags=["DS-39"]
-# **Put right.** Discretising gives Gaussian one-step transitions (for this linear equation they were Gaussian anyway); the Markov
-# property was there before. And DDPM's chain is this equation up to $O(\beta^2)$. Conversely there is an equation whose marginals pass *exactly* through the table: its rate per
-# step is $-\log(1-\beta_k)$ instead of $\beta_k$. That is what `sde.schedule_sde` returns, by differentiating the schedule.
+# **Put right.** The Gaussian steps come from discretising (though this equation is linear, and has them anyway), the Markov property
+# does not. Each step of DDPM agrees with Euler's step of this equation up to $O(\beta^2)$. Conversely there is an equation whose
+# *marginals*, its laws at single times, pass *exactly* through the table: its rate per step is $-\log(1-\beta_k)$ instead of $\beta_k$.
+# `sde.schedule_sde` finds it by differentiating the schedule.
 
 # %% tags=["check", "DS-39"]
 exact, k = sde.schedule_sde(schedule), 800
@@ -732,38 +783,43 @@ assert abs(rate - expected) < 1e-10
 # %% [markdown]
 # ## 11. Bug museum
 #
-# Five famous mistakes. In most of them the pictures look fine, which is why each comes with a check that sees it.
+# Five famous mistakes, each with a check that sees it, whether or not the eye does.
 
 # %% [markdown] tags=["T-01"]
-# **The shifted table (T-01).** `cumprod(1 - beta)` starts at $\bar\alpha_1$, not at $\bar\alpha_0$. Whoever reads it with $k=1..T$ is one step
-# off. We let a sampler read its table one entry too late while the exact denoiser knows the true level. Which histogram is the
-# wrong one?
+# **The shifted table (T-01, invisible).** `cumprod(1 - beta)` starts at $\bar\alpha_1$, not at $\bar\alpha_0$. Whoever reads it with
+# $k=1..T$ is one step off. We let a sampler read its table one entry too late; the exact denoiser knows the true level. Which outline is
+# the wrong one?
 
 
 # %% tags=["T-01"]
 def sample(denoiser, x, schedule, shift):
     """From step T to 0 in tens (lesson 07), the table read `shift` entries too late."""
     table = [schedule.at(min(k + shift, schedule.T)) for k in range(schedule.T + 1)]
-    for k, s in pairwise(range(schedule.T, -1, -10)):
-        eps = denoiser(x, schedule.at(k)).eps
-        x = add_noise((x - table[k].noise * eps) / table[k].signal, eps, table[s])
+    for k, then in pairwise(range(schedule.T, -1, -10)):
+        eps = denoiser(x, schedule.at(k)).eps  # the mean of the noise in x, given x
+        x = add_noise((x - table[k].noise * eps) / table[k].signal, eps, table[then])
     return x
 
 
 # %% tags=["T-01"]
 static, data_law = quantiles(5000), mixtures.gaussian()
 a, b = (sample(data_law, static, schedule, shift)[:, 0] for shift in (1, 0))
-x = torch.linspace(-1, 3, 161, dtype=torch.float64)
+edges = torch.linspace(-1, 3, 41, dtype=torch.float64)
+x, bins = (edges[1:] + edges[:-1]) / 2, edges.diff()
+outlines = {name: torch.histc(y, 40, -1, 3) / len(y) / bins for name, y in {"A": a, "B": b}.items()}
 bell = Normal(1.0, 0.5).log_prob(x).exp()
 plots.show(
-    plots.densities(x, {"exact": bell}, samples={"A": a, "B": b}),
-    alt="Two histograms, A and B, lie on one another and on the dashed exact bell around 1.",
+    plots.densities(x, {**outlines, "exact": bell}),
+    alt="Three bells around 1: the outlines of two histograms, A and B, run on one another, a "
+    "little higher at the top than the dashed exact bell.",
     caption="One of A and B was made with the shifted table.",
 )
-print(f"std of A {a.std():.3f}, of B {b.std():.3f}")
+print(f"std of A {a.std():.3f}, of B {b.std():.3f}, exact 0.500")
+assert b.std() < a.std() < 0.5
 
 # %% [markdown] tags=["T-01"]
-# It is A, and nobody can see it (both miss the standard deviation 0.50 a little, because the steps are coarse). The unit check can: *after one step exactly one β has acted, after none none has.*
+# It is A, and nobody can see it; the wrong one even has the better standard deviation (coarse steps make both a little low).
+# The unit check sees it: *after one step exactly one β has acted, after none none has.*
 
 # %% tags=["check", "T-01"]
 shifted = torch.cumprod(1 - schedule.beta, 0)  # read with k = 0..T - 1, as if shifted[k] were ᾱ_k
@@ -775,9 +831,8 @@ assert abs(right[1] - one_beta) < 1e-15
 assert abs(shifted[1] - one_beta) > 1e-4
 
 # %% [markdown] tags=["T-02", "E-01"]
-# **The index that wraps (T-02).** Keep the short table, write `table[k - 1]` for "one step earlier", and at the last step
-# back ($k=0$ in Python's count) the index is $-1$, which Python takes as the *last* entry. Instead of no noise at all, the finished
-# picture gets noise of variance 1.
+# **The index that wraps (T-02, visible as grain).** Keep the short table, write `table[k - 1]` for "one step earlier", and at the last
+# step back ($k=0$ in Python's count) Python reads the *last* entry. Instead of no noise the finished picture gets noise of variance 1.
 
 
 # %% tags=["formula", "E-01"]
@@ -794,9 +849,9 @@ assert correct == 0
 assert abs(wrapped - 1) < 1e-3
 
 # %% [markdown] tags=["T-03"]
-# **The lost square root (T-03).** `alpha_bar * x0` for `sqrt(alpha_bar) * x0`, or the same with the noise. The pictures still get
-# noisier, all looks well. Ask for two numbers at $\bar\alpha=\frac12$ on data of unit variance: the variance must be 1, and the *slope*
-# of the mean on $x_0$ tells which root is lost.
+# **The lost square root (T-03, invisible).** `alpha_bar * x0` for `sqrt(alpha_bar) * x0`, or the same with the noise. The pictures still get
+# noisier, all looks well. Ask for two numbers at $\bar\alpha=\frac12$ on data of unit variance: the variance, which must be 1, and the
+# *slope* of the mean on $x_0$. Variance and slope together tell which root is lost.
 
 
 # %% tags=["T-03"]
@@ -829,27 +884,29 @@ plots.show(
 )
 
 # %% [markdown] tags=["T-23"]
-# **The wrong range (T-23).** All of this assumes data of about unit size. The same digits in four units, with what is left
-# of them at step $T$ of the linear table: ask that signal times rms, the leak, stays below 0.02.
+# **The wrong range (T-23, invisible in 0..16, plain in 0..255).** All of this assumes data of about unit size. Here are the digits in
+# four units. We ask that signal times rms at step $T$ of the linear table, the *leak*, stays below 0.02: a leak $\ell$ is worth
+# $\ell^2/2$ nats per number, 0.0002 at this limit.
 
 # %% tags=["check", "T-23"]
 end, rows = schedule.at(1000).signal.item(), []
 for name, top in (("-1..1", 2), ("0..1", 1), ("0..16", 16), ("0..255", 255)):
-    x = digits if name == "-1..1" else (digits + 1) / 2 * top
+    x = digits.double() if name == "-1..1" else (digits.double() + 1) / 2 * top
     rms = (x**2).mean().sqrt().item()
     rows.append([name, f"{x.mean():.2f}", f"{rms:.2f}", f"{end * rms:.3f}"])
     assert (end * rms < 0.02) == (top < 16)
+    nats = terminal_kl(schedule.alpha_bar[-1], x**2).mean()
+    assert abs(nats - (end * rms) ** 2 / 2) < end**4  # ℓ²/2, and a rest of the order ᾱ_T²
 plots.table(rows, header=["range", "mean", "rms", "√ᾱ_T · rms"], caption="The digits in four units")
 
 # %% [markdown] tags=["T-23"]
-# The range 0..16, the one that scikit-learn delivers, leaks ten times as much as $[-1,1]$, and 0..255 hardly forgets at all. 0..1 leaks
-# little, but half the spread means a quarter of the signal-to-noise ratio at *every* step, as if the clock were fast. In this course
-# images live in $[-1,1]$.
+# 0..16, as scikit-learn delivers it, leaks nine times as much as $[-1,1]$, and 0..255 leaves 0.79 beside noise of size 1. 0..1 leaks
+# little, but half the spread means a quarter of the signal-to-noise ratio at *every* step. In this course images live in $[-1,1]$.
 
 # %% [markdown] tags=["T-24"]
-# **The silent broadcast (T-24).** A batch of $B$ samples of dimension $D$, each with its own step. `signal` then has shape (B,), and
-# `signal * x0` multiplies along the *last* axis. If $B\ne D$, torch complains. If $B=D$, it does not: every sample gets the levels of all the
-# others. Here all data are 1, so the picture shows the levels: one row per sample.
+# **The silent broadcast (T-24, visible to who draws a batch).** $B$ samples of dimension $D$, each with its own step: `signal` has
+# shape $(B,)$, and `signal * x0` multiplies along the *last* axis. With $B=D$ every sample gets the levels of all the others; with $D=1$
+# the result swells to $(B,B)$; otherwise torch complains. Here all data are 1, so we see the levels themselves: one row per sample.
 
 # %% tags=["T-24"]
 ones = torch.ones(64, 64, dtype=torch.float64)
@@ -867,43 +924,56 @@ for name, scale in (("add_noise", by_sample), ("broadcast", crossed)):
     print(f"{name}: largest spread within one sample {(scale.amax(1) - scale.amin(1)).max():.3f}")
 assert (by_sample == t.signal[:, None]).all()
 assert (crossed.amax(1) - crossed.amin(1)).min() > 0.9
+swollen = t.signal * ones[:, :1]
+print(f"D = 1: {tuple(ones[:, :1].shape)} becomes {tuple(swollen.shape)}")
+assert swollen.shape == (64, 64)
+assert add_noise(ones[:, :1], 0 * ones[:, :1], t).shape == (64, 1)
 
 # %% [markdown]
-# `NoiseLevel.like` is the one place in the library that shapes levels for a batch, so nobody has to think of it twice.
+# `NoiseLevel.like` is the one place in the library that shapes levels for a batch.
 #
 # ## Answers, checked
 
 # %% tags=["solution", "check"]
 assert steps_until(0.01 / 255, p=0.01) == 2020  # exercise 1
-assert math.isclose(1 - (1 - 0.1) * (1 - 0.2), 0.28)  # exercise 2
-halfway = {
-    name: (five()[name].alpha_bar - 0.5).abs().argmin().item()
-    for name in ("linear", "cosine", "constant")
-}
-assert halfway == {"linear": 259, "cosine": 496, "constant": 69}  # exercise 3
-root = schedules.DDPMSchedule(1000, scaled_linear).alpha_bar[1:].sqrt()
-mended = (root - root[-1]) * root[0] / (root[0] - root[-1])
-assert abs(mended[0] - root[0]) < 1e-12
-assert 1 - (mended[-1] / mended[-2]) ** 2 == 1  # exercise 4
-print("all four hold")
+*_, added = accumulate([1 - 0.72**0.1] * 10, lambda v, b: (1 - b) * v + b, initial=0.0)
+assert math.isclose(added, 0.28)  # exercise 2
+noisy = {name: s.alpha_bar[1:] < 0.5 for name, s in five().items() if hasattr(s, "alpha_bar")}
+shares = {name: round(100 * share.double().mean().item()) for name, share in noisy.items()}
+assert shares == {"linear": 74, "cosine": 50, "constant": 93}  # exercise 3
+print("the first three hold")
+
+# %% tags=["solution", "check"]
+old = schedules.DDPMSchedule(1000, scaled_linear)
+root = old.alpha_bar.sqrt()
+root[1:] = (root[1:] - root[-1]) * root[1] / (root[1] - root[-1])
+betas = 1 - (root[1:] / root[:-1]) ** 2
+assert abs(betas[0] - old.beta[0]) < 1e-12
+complaint = ""
+try:
+    schedules.DDPMSchedule(1000, betas)
+except ValueError as refusal:
+    complaint = str(refusal)
+print(complaint)
+assert "beta_1000 = 1 " in complaint  # exercise 4
 
 # %% [markdown]
 # ## What we learned
 #
-# * One small step, $x\leftarrow\sqrt{1-\beta}\,x+\sqrt\beta\,\varepsilon$, forgets any start; the squares of the two factors add up to 1, and so the variance stays at 1.
-# * A thousand steps are one: `xt = t.signal * x0 + t.noise * eps`, with $\bar\alpha_0=1$ at the beginning of the table.
-# * A schedule says when to be where on one road, and the clock says where. What it leaves at the end depends on schedule *and* data.
+# * One small step, $x\leftarrow\sqrt{1-\beta}\,x+\sqrt\beta\,\varepsilon$, forgets any start; the squares of the factors add up to 1, and so the variance stays at 1.
+# * A thousand steps are one: `xt = t.signal * x0 + t.noise * eps`, with $\bar\alpha_0=1$.
+# * A schedule says when to be where on one road. What it leaves at the end depends on schedule *and* data.
 # * Wrong tables make right-looking pictures. Check numbers at $k=0$, at $k=1$, and at $\bar\alpha=\frac12$.
 #
 # ## References
 #
-# * Sohl-Dickstein et al. 2015, *Deep unsupervised learning using nonequilibrium thermodynamics*, section 2.1: the chain.
-# * Ho et al. 2020, *Denoising diffusion probabilistic models*, eq. 2 (one step), eq. 4 (all steps), section 4 (linear table).
-# * Nichol & Dhariwal 2021, *Improved DDPM*, section 3.2, eq. 17: the cosine table.
+# * Sohl-Dickstein et al. 2015, *Deep unsupervised learning using nonequilibrium thermodynamics*, section 2.1.
+# * Ho et al. 2020, *Denoising diffusion probabilistic models*, eq. 2 and 4, section 4 (the table).
+# * Nichol & Dhariwal 2021, *Improved DDPM*, section 3.2, eq. 17.
 # * Song et al. 2021, *Score-based generative modeling through SDEs*, section 3.4, eq. 11.
-# * Kingma et al. 2021, *Variational diffusion models*, section 3.1: signal, noise and SNR; section 5.1: what a schedule changes and what not.
-# * Lin et al. 2024, *Common diffusion noise schedules and sample steps are flawed*, section 3.1: what is left at the end.
-# * Rombach et al. 2022, *Latent diffusion models*; the schedule in section 9 is the one in the released configuration of Stable Diffusion 1.
+# * Kingma et al. 2021, *Variational diffusion models*, sections 3.1 and 5.1.
+# * Lin et al. 2024, *Common diffusion noise schedules and sample steps are flawed*, section 3.1.
+# * Rombach et al. 2022, *Latent diffusion models*; the table is in the configuration of Stable Diffusion 1.
 # * Prince 2023, *Understanding deep learning*, section 18.2 (its $\alpha_t$ is our $\bar\alpha_k$).
 #
 # **Where next:** lesson 04 walks the same road backwards. A step back is not a law we choose, it is one we have to find.
