@@ -3,12 +3,13 @@
 #
 # *A network that guesses noise has learnt, without computing a single probability, which way is up.*
 #
-# **You need** noising, `xt = signal * x0 + noise * eps` (lesson 03), and gradients of functions of
-# several variables.
+# **You need** noising, `xt = signal * x0 + noise * eps` (lesson 03), gradients, Bayes' rule, conditional
+# expectation, and for section 6 a small network trained with Adam. DDIM (lesson 07) serves as a black box
+# that turns noise into samples.
 #
-# **You will be able to** say what a score is, derive it from the noise in six steps, explain why
-# regression onto noise finds it, measure how far a trained network is from the truth, and tell what
-# becomes of a model that has learnt its training set *too* well.
+# **You will be able to** say what a score is, derive it in six steps, explain why regression onto noise
+# finds it, measure how far a trained network is from the truth, and tell what becomes of a model that
+# has learnt its training set *too* well.
 #
 # **Time on two CPU cores**: 40 seconds to run, an hour and a half to read and play.
 
@@ -27,17 +28,25 @@ plots.style()
 schedule = DDPMSchedule()
 
 # %% [markdown]
-# The lecture counts steps $t = 1 \dots T$ and writes $\sqrt{\bar\alpha_t}$ and $\sqrt{1-\bar\alpha_t}$.
-# Here $k$ is the number of the step, `t = schedule.at(k)` is the *level* itself, and the two roots are
-# `t.signal` and `t.noise`. So the lecture's $1-\bar\alpha_t$ is `t.noise**2`, a variance.
+# The course follows a series of lectures and tests them: (L6-44) is one of their slides, E-09 a slip in
+# it, T-26 a classic mistake. Their step $t$ is our $k$:
+#
+# | in the code | what it is |
+# |---|---|
+# | `t = schedule.at(k)` | the *level* of step $k$: `t.signal` is $\sqrt{\bar\alpha_k}$, `t.noise` is $\sqrt{1-\bar\alpha_k}$; $k = 0$ is the data, with `alpha_bar[0]` = 1 |
+# | `t.like(x)` | the same pair, shaped to multiply the samples of `x` |
+# | `mixture.sample(n)[0]` | $n$ clean points; `[1]` would be their labels |
+# | `mixture(xt, t).eps` | the exact $\mathbb E[\epsilon \mid x_t]$, by a formula |
+# | `mixtures.Mixture(digits)` | a component of width 0 on each digit |
+# | `Denoiser(net, target="eps")` | a network, called like a mixture; its output is $\epsilon_\theta$ |
 
 # %% [markdown] tags=["formula"]
 # ## 1. Which way is up?
 #
-# **Story.** You stand on a hill in thick fog. You see neither its shape nor how high you are, but your
-# feet tell you where the ground rises, and how steeply. If the height is the logarithm of a
-# probability density, the arrow under your feet is the **score**. With $p_t$ for the density of noisy
-# points at level $t$,
+# **Story.** You stand on a hill in thick fog. You see neither its shape nor its height, but your feet
+# tell you where the ground rises, and how steeply. If the height is the logarithm of a probability
+# density, the arrow under your feet is the **score**. With $p_t$ for the density of noisy points at
+# level $t$,
 #
 # $$s(x, t) \;=\; \nabla_x \log p_t(x) .$$
 #
@@ -48,17 +57,18 @@ schedule = DDPMSchedule()
 def autograd_score(log_prob, x):
     """grad_x log p at each point of x (B, d); log_prob: (B, d) -> (B,)."""
     x = x.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(log_prob(x).sum(), x)
+    total = log_prob(x).sum()  # each point occurs in one term: its gradient is that term's
+    (gradient,) = torch.autograd.grad(total, x)
     return gradient
 
 
 # %% [markdown]
-# **Check** (L6-35). Our landscape has three hills in the plane. We compare the gradient with
-# differences of heights, and then take a small step along the arrow from each of 1,000 places.
-# Predict: how many of these steps lead upwards?
+# **Check** (L6-35). At $k = 100$ our landscape has three hills in the plane. We compare the gradient
+# with differences of heights, then take a small step along the arrow from each of 1,000 places.
+# Predict: how many of the steps lead upwards?
 
 # %% tags=["check", "L6-35"]
-three, t = mixtures.three_modes(), schedule.at(300)
+three, t = mixtures.three_modes(), schedule.at(100)
 x = 1.5 * torch.randn(1000, 2, dtype=torch.float64)
 arrows = autograd_score(lambda x: three.log_prob(x, t), x)
 h = 1e-5 * torch.eye(2, dtype=torch.float64)
@@ -73,10 +83,9 @@ print(f"steps that lead upwards: {upwards.double().mean():.0%}")
 assert upwards.all()
 
 # %% [markdown]
-# **Why ask for the slope rather than the height?** A density must integrate to one, so whoever models
-# it has an integral over the whole space to compute. A slope needs no such thing: make the density
-# seven times too large, and its logarithm moves up by $\log 7$, a constant that no gradient sees
-# (DS-25).
+# **Why ask for the slope rather than the height?** A density integrates to one: whoever models it must
+# either build it so that it does, or compute the integral. A slope needs no such thing: make the density
+# seven times too large, and its logarithm moves up by $\log 7$, which no gradient sees (DS-25).
 
 
 # %% tags=["check", "DS-25"]
@@ -85,16 +94,17 @@ def seven_times(x):
 
 
 unnormalised = autograd_score(lambda x: seven_times(x).log(), x)
-print(f"heights {seven_times(x[0:1]).item():.4f} and {three.log_prob(x[0:1], t).exp().item():.4f}")
+heights = seven_times(x[:1]).item(), three.log_prob(x[:1], t).exp().item()
+print(f"heights {heights[0]:.2e} and {heights[1]:.2e}")
 print(f"scores  {unnormalised[0, 0]:.6f} and {arrows[0, 0]:.6f}")
 assert (seven_times(x) / three.log_prob(x, t).exp() - 7).abs().max() < 1e-10
 assert (unnormalised - arrows).abs().max() < 1e-10
 
 # %% [markdown]
-# **Play.** There is one landscape for each noise level. Before you move the slider, predict: how many
-# hills are left at $k = 300$, and where do the arrows point at $k = 1000$? (Arrows are drawn with the
-# length $|s| / (1 + |s|)$, for near the data the long ones would hide the others. The readout has the
-# true size, a root mean square over $p_t$.)
+# **Play.** Each noise level has a landscape of its own. Predict, before you move the slider: how many
+# hills are left at $k = 300$, and where do the arrows point at $k = 1000$? (The drawn lengths are
+# proportional to $|s| / (1 + |s|)$, on one scale for all levels. The readout has the true size, a root
+# mean square over $p_t$.)
 
 
 # %% tags=["play"]
@@ -118,23 +128,33 @@ def hills(density, side):
 
 
 # %% tags=["play"]
-def frames(k):
-    mixture, t = mixtures.three_modes(), DDPMSchedule().at(k)
-    places, fine = square(13, 3.0), square(81, 4.0)
-    arrows = mixture.score(places, t)
-    density = mixture.log_prob(fine, t).exp()
+def landscapes(mixture, schedule, places, fine):
+    """The slider's callback. A new figure would be slow: frames turn the arrows of this one."""
     fig, (ax,) = plots.panels(size=(3.9, 3.7))
-    short = arrows / (1 + arrows.norm(dim=1, keepdim=True))
-    plots.field(places, short, contours=(fine, density), role="exact", ax=ax)
+    plots.field(places, -places, role="exact", ax=ax)
     ax.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3))
-    words = f"signal {t.signal:.2f}, noise {t.noise:.2f}; hills: {hills(density, 81)}"
-    words += f"; |score| {size(mixture.score(fine, t), density):.2f}"
-    yield widgets.Frame(plots.png(fig), words)
+    (arrows,) = ax.collections
+
+    def frames(k):
+        t = schedule.at(k)
+        score, density = mixture.score(places, t), mixture.log_prob(fine, t).exp()
+        arrows.set_UVC(*(score / (1 + score.norm(dim=1, keepdim=True))).T)
+        for old in ax.collections[1:]:
+            old.remove()
+        plots.contours(lambda x: mixture.log_prob(x, t).exp(), 3.3, ax=ax)
+        rms = size(mixture.score(fine, t), density)
+        words = f"step {k} of 1000: signal {t.signal:.2f}, noise {t.noise:.2f}"
+        words += f"; hills: {hills(density, 81)}; |score| {rms:.2f}"
+        yield widgets.Frame(plots.png(fig), words)
+
+    return frames
 
 
 # %% tags=["play"]
 explorer = widgets.Explorer(
-    frames, {"k": widgets.slider("noise level, step k of 1000", 10, 1000, value=100, step=10)}, 400
+    landscapes(three, schedule, square(13, 3.0), square(81, 4.0)),
+    {"k": widgets.slider("noise level k =", 10, 1000, value=100, step=10)},
+    width=400,
 )
 explorer.show(
     alt="Arrows of the score over the contour lines of a density in the plane. At little noise "
@@ -145,18 +165,18 @@ explorer.show(
 )
 
 # %% tags=["check"]
-for k, words in {1000: "hills: 1; |score| 1.41", 100: "hills: 3"}.items():  # 1.41: N(0, I)
+for k, words in {1000: "hills: 1; |score| 1.41", 300: "hills: 1;", 100: "hills: 3;"}.items():
     explorer["k"].value = k
     explorer.wait()
     print(explorer.readout)
-    assert words in explorer.readout
+    assert words in explorer.readout  # 1.41 is the square root of 2: N(0, I) in the plane
 
 # %% [markdown] tags=["formula"]
 # ## 2. The score of a point that knows where it came from
 #
-# **Story.** Which density? That of *all* noisy images nobody can write down. But that of the noisy
-# versions of *one* image $x_0$ is a plain Gaussian, known since lesson 03. Let us climb this hill
-# first, step by step as the lecture does. With $d$ numbers in $x$ and $v$ = `t.noise**2`,
+# **Story.** Nobody can write down the density of all noisy images. But that of the noisy versions of
+# *one* image $x_0$ is a plain Gaussian, known since lesson 03. Let us climb this hill first, as the
+# lecture does. With $d$ numbers in $x$ and $v$ = `t.noise**2`,
 #
 # $$\log p(x_t \mid x_0) \;=\; -\tfrac d2 \log (2\pi v) \;-\; \frac{\lVert u\rVert^2}{2v},
 # \qquad u = x_t - \text{signal}\cdot x_0 .$$
@@ -170,9 +190,8 @@ def conditional_log_prob(x, x0, t):
 
 
 # %% [markdown]
-# **Steps 1 to 3** (L6-41). The first term does not contain $x_t$: no slope. In the second we need
-# $\nabla (u^\top u) = 2u$. The lecture takes it from a general rule, $\nabla (x^\top A x) = 2Ax$. Try
-# the rule with a random matrix before you believe it.
+# **Steps 1 to 3** (L6-41). The first term has no slope. For the second we need $\nabla (u^\top u) = 2u$,
+# which the lecture takes from a rule, $\nabla (x^\top A x) = 2Ax$. Try the rule with a random matrix.
 
 # %% tags=["check", "L6-41"]
 u, A = torch.randn(1000, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
@@ -184,9 +203,11 @@ assert (2 * u @ A.T - slope).abs().max() > 0.1
 assert (autograd_score(lambda u: (u * u).sum(1), u) - 2 * u).abs().max() < 1e-12
 
 # %% [markdown]
-# So the rule wants a symmetric $A$. Here $A$ is the identity, and the lecture is safe.
+# The rule wants a symmetric $A$, and our $A$ is the identity.
 #
-# **Step 4** (L6-42). Put together: the **conditional score** leads straight back to $x_0$, scaled.
+# **Step 4** (L6-42). Put together, the **conditional score** points straight back to the shrunken $x_0$:
+#
+# $$\nabla \log p(x_t \mid x_0) \;=\; -\frac{x_t - \text{signal}\cdot x_0}{\text{noise}^2} .$$
 
 
 # %%
@@ -207,7 +228,7 @@ assert (by_autograd - by_formula).abs().max() < 1e-12
 
 # %% [markdown]
 # **Step 5** (L6-43). Who knows $x_0$ and $x_t$ knows the noise, $\epsilon = (x_t - \text{signal}\cdot
-# x_0) / \text{noise}$. There and back again, in two precisions:
+# x_0) / \text{noise}$. There and back, in two precisions:
 
 # %% tags=["check", "L6-43"]
 rows = []
@@ -245,13 +266,14 @@ for k in (1, 10, 100, 500, 1000):
 plots.table(rows, header=["k", "(1) / (3)", "(2) / (3)"], caption="the three lines, compared")
 
 # %% [markdown]
-# Lines (1) and (3) agree; line (2) has a factor $1/\sqrt v$ too many: 100 at the first step, 1 at the
-# last. Where noise is strong nobody would notice. What was meant is
-# $-\frac{u}{\sqrt v}\cdot\frac{1}{\sqrt v}$. The start and the end of the derivation are right.
+# Lines (1) and (3) agree; line (2) has a factor $1/\sqrt v$ too many (E-09): 100 at the first step, 1 at
+# the last, where nobody would notice. What was meant is $-\frac{u}{\sqrt v}\cdot\frac{1}{\sqrt v}$. The
+# start and the end of the derivation are right.
 #
 # **The result** (L6-45): $\nabla \log p(x_t \mid x_0) = -\epsilon / \text{noise}$. *To go up, move
 # against the noise.* And how far? A vector of $d$ standard normal numbers has length about $\sqrt d$,
-# so this score has length about $\sqrt d / \text{noise}$, and grows without bound near the data.
+# so this score has length about $\sqrt d / \text{noise}$, and grows without bound as the noise goes to 0
+# (the marginal score need not: section 6).
 
 # %% tags=["check", "L6-45"]
 rows, n = [], eps.numel()
@@ -265,26 +287,35 @@ for k in (1, 100, 1000):
 plots.table(rows, header=["k", "measured", "√d / noise"], caption="length of the score, d = 3")
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 1.** A colour image of 32 × 32 pixels at $k = 100$: how long is its conditional score, and
-# how long the way back to the (shrunken) image?
+# **Exercise 1.** $x_0$ is a colour image of 32 × 32 pixels, $x_t$ a noisy version of it at $k = 10$, where
+# noise is 0.0435. How long is the conditional score at $x_t$, and how far is it from $x_t$ to signal · $x_0$?
 #
 # <details><summary>Answer</summary>
-# d = 3072 and noise = 0.321, so √3072 / 0.321 = 173. The way back is noise² times this, noise · √d =
-# 17.8: in high dimensions distances are long.
+# d = 3 · 32 · 32 = 3072, so about √3072 / 0.0435 = 1270. The way back is noise² times this, noise · √d =
+# 2.4: near the data slopes are steep and ways short.
 # </details>
 
 # %% [markdown] tags=["formula"]
 # ## 3. The score of a point that has forgotten
 #
 # **Story.** A sampler starts from noise; there is no $x_0$ to go back to. It needs the slope of the
-# *marginal* density $p_t(x) = \int p(x_t = x \mid x_0)\, p(x_0)\, dx_0$ (L6-46). How are the two slopes
-# related? Differentiate the integral, divide by $p_t$, and Bayes' rule appears:
+# *marginal* density $p_t(x) = \int p(x \mid x_0)\, p(x_0)\, dx_0$ (L6-46). How are the two slopes related?
+# Differentiate the integral with $\nabla p = p\, \nabla \log p$, divide by $p_t(x)$, and use Bayes' rule:
 #
-# $$\nabla \log p_t(x) \;=\; \mathbb E\big[\nabla \log p(x_t \mid x_0) \,\big|\, x_t = x\big] .$$
+# $$\begin{aligned}
+# \nabla p_t(x) &= \int \nabla p(x \mid x_0)\, p(x_0)\, dx_0
+# = \int p(x \mid x_0)\, \nabla \log p(x \mid x_0)\; p(x_0)\, dx_0 \\
+# \nabla \log p_t(x) &= \int \frac{p(x \mid x_0)\, p(x_0)}{p_t(x)}\; \nabla \log p(x \mid x_0)\, dx_0
+# = \int p(x_0 \mid x)\, \nabla \log p(x \mid x_0)\, dx_0 \\
+# &= \mathbb E\big[\nabla \log p(x_t \mid x_0) \,\big|\, x_t = x\big]
+# \end{aligned}$$
 #
-# *The marginal score is the average of the conditional ones, over all the $x_0$ that may have led
-# here.* For a mixture of Gaussians on the line it takes five lines: each component, of mean $m_j$ and
-# standard deviation $s_j$, stays Gaussian under noise.
+# *The marginal score is the average of the conditional ones, over all the $x_0$ that may have led here.*
+#
+# Nothing in these lines asks what $x_0$ is. For a mixture of Gaussians on the line, put in its place the
+# number $j$ of the component, of mean $m_j$ and standard deviation $s_j$: given $j$, $x_t$ is Gaussian
+# with variance $V_j = (\text{signal}\cdot s_j)^2 + \text{noise}^2$ and slope $(\text{signal}\cdot m_j -
+# x)/V_j$. The weights $p(j \mid x)$ are the softmax over $j$ of $\log p(j) + \log p(x \mid j)$.
 
 
 # %% tags=["twin:didiff.mixtures.Mixture.score"]
@@ -299,8 +330,8 @@ def score(mixture, x, t):
 
 # %% [markdown]
 # **Check** (L6-46, L6-47), without any closed form: sum over 4,001 values of $x_0$. The prior has two
-# narrow bumps, at −1 and +1. At $x = 0$, the point in the middle, predict all three scores: from
-# $x_0 = -1$, from $x_0 = +1$, and the marginal one.
+# bumps, at −1 and +1, of standard deviation 0.3; at $k = 100$ signal is 0.95 and noise 0.32. Predict
+# three scores at $x = 0$: given $x_0 = -1$, given $x_0 = +1$, and the marginal one.
 
 
 # %%
@@ -327,52 +358,60 @@ low, high, both = (scores[100].item() for scores in (left, right, score(bimodal,
 print(f"from -1: {low:.3f}, from +1: {high:.3f}, marginal: {abs(both):.3f}")
 assert abs(low + high) < 1e-10
 assert abs(both) < 1e-10
+assert left[-1] < right[-1] < score(bimodal, x, t)[-1]  # at x = 2 it is above both
 
 # %%
 curves = {"from x0 = -1": left, "from x0 = +1": right, "exact, marginal": score(bimodal, x, t)}
+fig = plots.densities(x[:, 0], curves, xlabel="noisy point x", ylabel="score at k = 100")
+fig.axes[0].lines[-1].set(linestyle="-", linewidth=2.4)
+fig.axes[0].legend()
 plots.show(
-    plots.densities(x[:, 0], curves, xlabel="noisy point x", ylabel="score at k = 100"),
-    alt="Two parallel falling lines, the conditional scores, each zero above its own origin. The "
-    "marginal score crosses zero three times: falling at both hills, and rising between them.",
-    caption="Each origin pulls to itself. The average is zero on both hills and between them.",
+    fig,
+    alt="Two thin parallel falling lines, the conditional scores, zero at -0.95 and +0.95. The "
+    "thick curve of the marginal score falls through zero near both and rises through it at 0; "
+    "left of -1 it runs below both lines, right of +1 above both.",
+    caption="Each origin pulls to itself, shrunken by signal. The marginal score averages over all "
+    "x0, also those beyond -1 and +1: so it leaves the band between the two lines.",
 )
 
 # %% [markdown] tags=["L6-47", "E-10"]
-# **A question.** The lecture calls the integral over $x_0$ intractable. *You have just computed it.* For
-# whom is it out of reach, then?
+# **A question** (E-10). The lecture calls the integral over $x_0$ intractable. *You have just computed
+# it.* For whom is it out of reach, then?
 #
-# For whoever does not know $p(x_0)$: nobody has the density of "all photographs". For a mixture there is
-# a closed form, and for a *training set* the integral is a finite sum, exact and cheap. In section 7 we
-# compute that one, too, and regret it.
+# For whoever does not know $p(x_0)$: nobody has the density of "all photographs". For a *training set* it
+# is a finite sum, exact and cheap: in section 7 we compute it, and regret it.
 
 # %% [markdown] tags=["exercise"]
 # **Exercise 2.** From which step $k$ on do the two bumps of `bimodal()` (means ±1, standard deviation
 # 0.3) have only one hill? Derive a condition on the level and find $k$ with `schedule.alpha_bar`.
 #
 # <details><summary>Answer</summary>
-# Two equal Gaussians at ±signal of variance V = (0.3 signal)² + noise² merge when signal² ≤ V. With
-# noise² = 1 − ᾱ this reads ᾱ ≤ 1 / 1.91 = 0.524, and
-# <code>int((schedule.alpha_bar > 1 / 1.91).sum())</code> gives 251.
+# Both Gaussians have variance V = (0.3 signal)² + noise². At distance u from its centre, the second
+# derivative of a Gaussian is its height times (u²/V − 1)/V. At x = 0 both have u = ∓signal, so p″(0) ≤ 0,
+# no valley in the middle, means signal² ≤ V. With noise² = 1 − ᾱ: ᾱ ≤ 1 / 1.91 = 0.524, and
+# <code>int((schedule.alpha_bar > 1 / 1.91).sum())</code>, which counts k = 0 too, gives 251.
 # </details>
 
 # %% [markdown] tags=["formula"]
 # ## 4. Why guessing noise is enough
 #
 # **Story.** We want a network $s_\theta(x_t)$ close to the marginal score, but have no marginal score to
-# show to it. Denoising score matching (Vincent 2011; a report of 2010) shows it the conditional one
-# instead: wrong in every single example, right on average. Since the average is what least squares
-# finds, nothing is lost:
+# show it. Denoising score matching (DSM; Vincent 2011, a report of 2010) shows it the conditional one
+# instead: wrong in every example, right on average. Least squares finds averages, so the best $s_\theta$
+# is the same as if we had shown the marginal score (explicit score matching, ESM); only the targets are
+# noisier, with variance $C_t$. At a fixed level, on average over $x_0$ and $\epsilon$,
 #
 # $$\underbrace{\mathbb E\lVert \nabla\log p(x_t|x_0) - s_\theta(x_t)\rVert^2}_{\text{DSM: computable}}
 # \;=\; \underbrace{\mathbb E\lVert \nabla\log p_t(x_t) - s_\theta(x_t)\rVert^2}_{\text{ESM: wanted}}
-# \;+\; C_t$$
+# \;+\; C_t .$$
 #
-# where $C_t = \mathbb E\lVert \nabla\log p(x_t|x_0) - \nabla\log p_t(x_t)\rVert^2$ knows nothing of
-# $\theta$. (Write the left difference as a sum of the two on the right: by section 3, the mixed term is
-# zero on average at every $x_t$.)
+# Why? Let $a = \nabla\log p(x_t|x_0) - \nabla\log p_t(x_t)$ and $b = \nabla\log p_t(x_t) - s_\theta(x_t)$.
+# The left side is $\mathbb E\lVert a + b\rVert^2 = \mathbb E\lVert a\rVert^2 + 2\,\mathbb E[a \cdot b] +
+# \mathbb E\lVert b\rVert^2$. Given $x_t$, $b$ is fixed, and $\mathbb E[a \mid x_t] = 0$ by section 3: the
+# middle term is zero, and $C_t = \mathbb E\lVert a\rVert^2$ knows nothing of $\theta$.
 #
-# **Check** (L6-48). Three models $s(x) = a\,x$, good and bad ones, at three levels: is DSM − ESM the
-# same number for all?
+# **Check** (L6-48). Three models, $s = 0$, $-x/2$ and $-x$, at three levels: is DSM − ESM the same number
+# for all, up to sampling error?
 
 
 # %%
@@ -390,23 +429,25 @@ for k in (50, 300, 700):
     conditional, marginal = -eps / t.noise, score(bimodal, x, t)
     constant = (conditional - marginal) ** 2
     gaps = [gap(a, conditional, marginal, x) for a in (0, -0.5, -1)]
-    rows.append([k, *(each.mean().item() for each in gaps), constant.mean().item()])
-    for each in gaps:
-        assert (each - constant).mean().abs() < 4 * (each - constant).std() / n**0.5
-plots.table(rows, header=["k", "s = 0", "s = -x/2", "s = -x", "C"], caption="DSM - ESM, and C")
+    errors = [4 * (each - constant).std().item() / n**0.5 for each in gaps]
+    rows.append([k, *(each.mean().item() for each in (*gaps, constant)), f"{max(errors):.1g}"])
+    for each, error in zip(gaps, errors, strict=True):
+        assert (each - constant).mean().abs() < error
+header = ["k", "s = 0", "s = -x/2", "s = -x", "C", "4 standard errors"]
+plots.table(rows, header=header, caption="DSM - ESM, and C")
 
 # %% [markdown]
-# Two lessons. The gradients of both losses are the same. And the loss does not go to zero: even a
-# perfect network stays at $C_t$, for it cannot know which $x_0$ this $x_t$ came from.
+# So both losses have the same gradient. And the loss does not go to zero: even a perfect network stays
+# at $C_t$, for it cannot know which $x_0$ this $x_t$ came from.
 #
-# **The same in the language of noise** (L6-51). Divide by −noise, and the regression is onto
-# $\epsilon$. Its answer is an average, $\mathbb E[\epsilon \mid x_t]$. We cut 200,000 pairs
-# $(x_t, \epsilon)$ into 24 bins, average, and compare with $-\text{noise}\cdot\nabla\log p_t$.
+# **The same in the language of noise** (L6-51). Multiply by −noise: the target becomes $\epsilon$, and the
+# best answer $\mathbb E[\epsilon \mid x_t] = -\text{noise}\cdot\nabla\log p_t(x_t)$. We cut 200,000 pairs
+# $(x_t, \epsilon)$ into 24 bins with equally many points, average, and compare.
 
 
 # %%
 def binned(x, values, bins=24):
-    """Mean of x, mean of values and its standard error in bins of equal size; x, values (n,)."""
+    """Mean of x, mean of values and its standard error in equally full bins; x, values (n,)."""
     chosen = x.argsort()[: len(x) // bins * bins].reshape(bins, -1)
     inside = values[chosen]
     return x[chosen].mean(1), inside.mean(1), inside.std(1) / inside.shape[1] ** 0.5
@@ -426,14 +467,16 @@ line = torch.linspace(-2.2, 2.2, 200, dtype=torch.float64)[:, None]
 curve = {"exact score times -noise": -t.noise * score(bimodal, line, t)}
 fig = plots.densities(line, curve, xlabel="noisy point x at k = 100", ylabel="its noise eps")
 (ax,) = fig.axes
-ax.plot(x[:2000], eps[:2000], ".", color=plots.ROLE["noise"]["color"], markersize=2, alpha=0.5)
-ax.plot(centre, mean, "o", color=plots.ROLE["data"]["color"])
+grey, blue = (plots.ROLE[role]["color"] for role in ("noise", "data"))
+ax.plot(x[:2000], eps[:2000], ".", color=grey, markersize=2, alpha=0.5, label="2,000 of the pairs")
+ax.plot(centre, mean, "o", color=blue, label="averages in 24 bins")
+ax.legend(fontsize=7, loc="upper left")
 plots.show(
     fig,
-    alt="A cloud of grey points in two slanted bands, noise against noisy point. The averages in "
-    "24 bins lie on the dashed curve of minus noise times the exact score, which runs along both "
-    "bands and falls from one to the other in between.",
-    caption="Grey: what a network is shown. Blue: averages in 24 bins. Dashed: -noise * score.",
+    alt="Noise against noisy point: a cloud of grey points in two rising bands, around x = -0.95 "
+    "and x = +0.95. The dashed curve of minus noise times the exact score rises through both and "
+    "falls steeply from 1 to -1 between them; the 24 blue averages lie on it.",
+    caption="Grey is what a network is shown, blue what least squares makes of it.",
 )
 
 # %% [markdown] tags=["exercise"]
@@ -441,8 +484,8 @@ plots.show(
 #
 # <details><summary>Hint and answer</summary>
 # The conditional score has mean square 1/noise². The marginal one is −(x − signal·m)/V with
-# V = signal² s² + noise², so its mean square is 1/V. Its mixed term with the conditional score is 1/V as
-# well (section 3), hence C = 1/noise² − 1/V: infinite near the data, zero at pure noise.
+# V = signal² s² + noise², so its mean square is 1/V, and so is its mixed term with the conditional one
+# (section 3). Hence C = 1/noise² − 1/V: infinite near the data, zero at pure noise.
 # </details>
 
 # %% [markdown] tags=["formula"]
@@ -455,7 +498,8 @@ plots.show(
 # \frac{1}{\text{noise}^2}\, \lVert \epsilon - \epsilon_\theta \rVert^2 .$$
 #
 # Without the factor this is the loss of lesson 05, in its simplest form: draw noise, add it, ask for it
-# back.
+# back. (Formulas sum over the $d$ numbers of a sample, the code takes their mean; a factor $d$ moves no
+# minimum.)
 
 
 # %% tags=["twin:didiff.denoiser.loss"]
@@ -467,8 +511,7 @@ def loss(denoiser, x0, t, y=None, eps=None):
 
 
 # %% [markdown]
-# **Check** (L6-49), on a random batch, with a level of its own for each sample, for a network that has
-# learnt nothing yet:
+# **Check** (L6-49), on a random batch, each sample at its own level, for an untrained network:
 
 # %% tags=["check", "L6-49"]
 denoiser = Denoiser(networks.MLP((1,), width=64, depth=2).double(), target="eps")
@@ -482,13 +525,16 @@ assert (in_scores / in_noise - 1).abs().max() < 1e-6
 
 # %% [markdown]
 # **A question** (L6-50). The lecture drops the factor, "a constant", and arrives at "exactly" the loss
-# of DDPM. Is $1/\text{noise}^2$ a constant? In DDPM each sample draws its own step, so the loss has an
-# expectation over $t$ too, which the slide leaves out. Predict: what share of the total weight
-# $\sum_k 1/\text{noise}_k^2$ do the first ten of the thousand steps hold?
+# of DDPM. Is $1/\text{noise}^2$ a constant? In DDPM each sample draws its own step, so the loss is an
+# average over steps too, which the slide leaves out. Predict: what share of the total weight do the
+# first ten of the thousand steps hold?
 #
-# And does it matter? Take a model with one parameter, $\epsilon_\theta = a\,x_t$, on data
-# $N(0, s^2)$, and look for the best $a$ under three weights: 1 (simple), $1/\text{noise}^2$ (as
-# derived), and $\beta / (2\alpha\,\text{noise}^2)$, the weight in the bound on the likelihood.
+# And does it matter? Take one parameter, $\epsilon_\theta = a\,x_t$, and data $N(0, s^2)$. With
+# $\mathbb E[\epsilon\, x_t] = \text{noise}$ and $\mathbb E[x_t^2] = V = (\text{signal}\cdot s)^2 +
+# \text{noise}^2$, the derivative of $\sum_k w_k\, \mathbb E(\epsilon - a\,x_t)^2$ is zero at $a = \sum_k
+# w_k\, \text{noise}_k \,/ \sum_k w_k V_k$. We try three weights $w$: 1 (simple), $1/\text{noise}^2$ (as
+# derived), and $\beta / (2\alpha\,\text{noise}^2)$ with $\alpha = 1 - \beta$, the weight in the bound on
+# the likelihood (Ho et al. 2020, eq. 12, with the variance $\sigma^2 = \beta$).
 
 
 # %%
@@ -509,27 +555,41 @@ assert 0.76 < share < 0.77
 # %% tags=["check", "L6-50", "E-11"]
 rows = [[s, *(best_slope(w, t, s) for w in weights.values())] for s in (0.5, 2.0)]
 plots.table(rows, header=["s", *weights], caption="the best a under three weights")
-k = torch.randint(1000, (n,))  # and by experiment, for s = 0.5
+smaller = [[f"{row[1] / a:.2g}" for a in row[2:]] for row in rows]
+print(f"smaller than with weight 1 by the factors {smaller}")
+assert smaller == [["4.1", "1.1"], ["25", "1.8"]]
+
+# %% tags=["check", "L6-50", "E-11"]
+k = torch.randint(1, 1001, (n,))  # the same by experiment, for s = 0.5
 start, drawn = torch.randn(2, n, dtype=torch.float64)
-x = t.signal[k] * 0.5 * start + t.noise[k] * drawn
+x = add_noise(0.5 * start, drawn, schedule.at(k))
 for w, a in zip(weights.values(), rows[0][1:], strict=True):
-    slope = w[k] * (drawn - a * x) * x  # zero on average at the best a
+    slope = w[k - 1] * (drawn - a * x) * x  # zero on average at the best a
     assert slope.mean().abs() < 4 * slope.std() / n**0.5
 
+# %% tags=["check", "L6-50", "E-11"]
+tenth, one = schedule.at([10]), torch.ones(1, 1, dtype=torch.float64)
+own = [best_slope(w[9:10], tenth, 0.5) for w in weights.values()]  # an a for this level alone
+exact = mixtures.gaussian(0.0, 0.5)(one, tenth).eps.item()
+print(f"step 10 alone: {', '.join(f'{a:.6f}' for a in own)}; the exact denoiser: {exact:.6f}")
+assert max(abs(a - exact) for a in own) < 1e-10
+
 # %% [markdown]
-# Constant at a fixed level, yes; but from step to step it falls from 10,000 to 1, and the best $a$ moves
-# by a factor of four and more. The minimiser does not depend on the weight only if the model is free to
-# choose its answer for each level separately, and rich enough to choose the right one.
-# $L_{\text{simple}}$ is denoising score matching with the weight noise²: not what was derived, but a
-# better-behaved choice, made in the open by Ho et al. (2020).
+# Constant at a fixed level, yes; from step to step it falls from 10,000 to 1 (E-11). Under
+# $1/\text{noise}^2$ the best $a$ is smaller by factors of 4.1 and 25, under the bound by 1.1 and 1.8. The
+# weight stops mattering only where one model is the best at *every* level: because it has parameters of
+# its own for each, or is rich enough to be exact. $L_{\text{simple}}$ is DSM with the weight noise²: not
+# what was derived, but a choice, made in the open by Ho et al. (2020, section 3.4), for better pictures.
 
 # %% [markdown] tags=["formula"]
 # ## 6. Train a network and hold it against the truth
 #
 # **Story.** The lecture ends with a box: $\nabla\log p(x_t) = -\epsilon_\theta / \sqrt{1-\bar\alpha_t}$
 # (L6-51). *For which network does this equation hold?* You can answer by now: for the minimiser,
-# $\epsilon^*(x_t) = \mathbb E[\epsilon \mid x_t]$, and for no other. For the rest we can say exactly how
-# far away they are. Since errors of regression are at right angles to what can be known,
+# $\epsilon^*(x_t) = \mathbb E[\epsilon \mid x_t]$, and for no other (E-12). For the rest we can say exactly
+# how far away they are. Split $\epsilon - \epsilon_\theta$ into $\epsilon - \epsilon^*$, zero on average at
+# every $x_t$, and $\epsilon^* - \epsilon_\theta$, which $x_t$ alone decides. As in section 4 the mixed term
+# vanishes:
 #
 # $$\mathbb E\lVert \epsilon - \epsilon_\theta\rVert^2 \;-\; \mathbb E\lVert \epsilon -
 # \epsilon^*\rVert^2 \;=\; \mathbb E\lVert \epsilon_\theta - \epsilon^* \rVert^2 .$$
@@ -551,9 +611,9 @@ def fit(denoiser, losses, batches, steps, lr=1e-3):
 
 
 # %% [markdown]
-# The data never end, for the mixture makes new ones, each with a step of its own from 1 to 1000. We
-# train in three rounds with shorter and shorter strides: with one stride length the network would go on
-# shaking around its goal, and the shaking alone costs one to three per cent.
+# The data never end, for the mixture makes new ones, each at a step of its own from 1 to 1000. We train
+# in three rounds with smaller and smaller learning rates: at a single rate the network goes on shaking
+# around its goal, which alone costs one to three per cent of the loss.
 
 
 # %%
@@ -569,8 +629,8 @@ def train(mixture, rates=(5e-3, 1e-3, 2e-4), steps=300):
     """An eps-network taught on a mixture in a few seconds, and its losses on the way."""
     net = networks.MLP(mixture.means.shape[1:], width=64, depth=2)
     denoiser, supply = Denoiser(net, target="eps"), batches(mixture, 512, DDPMSchedule())
-    walks = [fit(denoiser, loss, supply, steps, lr) for lr in rates]
-    return denoiser, [value.item() for walk in walks for _, value in walk]
+    rounds = [fit(denoiser, loss, supply, steps, lr) for lr in rates]
+    return denoiser, [value.item() for each in rounds for _, value in each]
 
 
 # %%
@@ -581,9 +641,8 @@ for name, mixture in worlds.items():
     print(f"{name}: loss {losses[0]:.1f} at first, {sum(losses[-100:]) / 100:.2f} at the end")
 
 # %% [markdown]
-# **Is 0.2 a good loss?** (T-26) Nobody can tell by looking at it: zero is not to be had. We ask the exact
-# denoiser for *its* loss, on the same fresh points with the same noise, so that most of the randomness
-# cancels in the difference.
+# **Is 0.2 a good loss?** (T-26) Nobody can tell by looking at it: zero is out of reach. We ask the exact
+# denoiser for *its* loss, on the same fresh points with the same noise.
 
 
 # %%
@@ -609,17 +668,17 @@ for name, mixture in worlds.items():
     assert 0 < distance.mean() < 0.02 * floor.mean()
 plots.table(
     rows,
-    header=["data", "predicting 0", "network", "floor", "excess", "distance"],
+    header=["data", "predicting 0", "network", "floor", "excess / floor", "distance / floor"],
     caption="mean squared error of the noise, over all levels",
 )
 
 # %% [markdown]
-# So 0.23 and 0.21 are nearly perfect: within 2 % of the floor. Excess and distance, measured in
-# different ways, agree. The network has never met the density, and nobody has computed an integral for
-# it (L6-52); it has seen pairs of points and noise, and the slopes came along.
+# So 0.23 and 0.21 are nearly perfect: within 2 % of the floor, measured in either way. The network has
+# never met the density, and nobody has computed an integral for it (L6-52); it has seen pairs of points
+# and noise, and the slopes came along.
 #
-# **But the box says score, not noise.** Divide the error by noise² to see the error of the score, level
-# by level:
+# **But the box says score, not noise.** The score is $-\epsilon_\theta/\text{noise}$, so an error of
+# $\epsilon_\theta$ is blown up by 1/noise. Level by level:
 
 
 # %%
@@ -644,25 +703,25 @@ for whole, of_score, _ in errors.values():
     assert of_score[0] > whole[0]
 
 # %%
-labels = "exact score, mean square", "model, error of the score", "model, error of the noise"
+labels = "exact score, mean square", "model, error of its score", "error of its noise"
 fig, axes = plots.panels(2, size=(4.2, 3.0))
 for ax, (name, values) in zip(axes, errors.items(), strict=True):
     curves = {label: (ks, y) for label, y in zip(labels, values, strict=True)}
     plots.lines(curves, log=True, ax=ax, xlabel=f"step k ({name})", ylabel="mean square")
 plots.show(
     fig,
-    alt="Two panels, log scales, step against mean square. The error of the noise is small at all "
-    "steps. The error of the score lies far below the score itself at high k, rises towards low "
-    "k, and from about k = 5 downwards is larger than the score itself.",
+    alt="Two panels, log scales, step against mean square. Towards low k the exact score levels "
+    "off at about 11. The error of the noise rises from below 0.001 at k = 1000 to about 0.03 at "
+    "k = 1; that of the score from the same value to some 300, past the score itself near k = 7.",
     caption="A small error of the noise is a large one of the score where there is little noise.",
 )
 
 # %% [markdown]
-# In the very first steps the error is larger than the score itself. Where there is hardly any noise, the
-# score is a small number divided by a smaller one, and $L_{\text{simple}}$ gives these steps the least
-# weight (section 5). A loss within 1 % of the floor does *not* mean a good score at every level. For
-# sampling it does no harm, since each step multiplies by the noise again: the walks below start from the
-# same twelve points of noise, and follow DDIM (lesson 07) while the landscape changes under their feet.
+# In the first steps the network is worse than one that predicts 0! There $L_{\text{simple}}$ gives errors
+# of the score the least weight (section 5): a loss within 2 % of the floor does *not* mean a good score
+# at every level. Here it does little harm to sampling, where each step multiplies by the noise again: the
+# walks below start from the same twelve points of noise, and follow DDIM while the landscape changes
+# under their feet.
 
 # %% tags=["check", "L6-52"]
 levels = grid(schedule, 100)
@@ -673,24 +732,29 @@ walks = {
     for role, denoiser in walkers.items()
 }
 apart = (walks["exact"][-1] - walks["model"][-1]).norm(dim=1)
+hill = {role: torch.cdist(walk[-1].double(), three.means).argmin(1) for role, walk in walks.items()}
 print(f"median distance between the ends of two walks: {apart.median():.2f} (a hill is 0.3 wide)")
+print(f"walks that end on another hill: {(hill['exact'] != hill['model']).sum()} of 12")
 assert apart.median() < 0.2
 
 # %%
 places, fine, t = square(13, 2.7).float(), square(81, 2.7), schedule.at(100)
-hill = three.log_prob(fine, schedule.at(0)).exp()
+density = three.log_prob(fine, schedule.at(0)).exp()
+orange = plots.ROLE["highlight"]["color"]
 fig, axes = plots.panels(2, size=(3.7, 3.6))
 for (role, denoiser), ax in zip(walkers.items(), axes, strict=True):
     arrows = -denoiser(places, t).eps.detach()
-    plots.field(places, arrows, contours=(fine, hill), role=role, ax=ax)
-    ax.plot(*walks[role].permute(2, 0, 1), color=plots.ROLE["highlight"]["color"], ls="-")
+    plots.field(places, arrows, contours=(fine, density), role=role, ax=ax)
+    ax.plot(*walks[role].permute(2, 0, 1), color=orange, ls="-")
+    ax.plot(*start.T, "o", color=orange)
     ax.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9))
 plots.show(
     fig,
-    alt="Left the exact arrows, right those of the network: hardly to be told apart. Twelve paths "
-    "run from the same starts in both, almost all of them alike, and end on the three hills.",
-    caption="Left: exact. Right: the network. Arrows: minus the predicted noise at k = 100. "
-    "A start near a watershed may end on another hill.",
+    alt="Left the exact arrows, right those of the network: hard to tell apart. Twelve paths run "
+    "from the same starts in both, almost all of them alike, and end on the three hills.",
+    caption="Left: exact. Right: the network. Arrows: minus the predicted noise at k = 100, scaled "
+    "in each picture. Rings: the density of the data. Dots: starts; near a watershed they may lead "
+    "to different hills.",
 )
 
 # %% [markdown] tags=["exercise"]
@@ -698,30 +762,41 @@ plots.show(
 # 0.23. Name three explanations. Which of them is a reason to celebrate?
 #
 # <details><summary>Answer</summary>
-# Other levels, with more of the easy steps at high k; a small sample, a lucky one; a finite training set
-# that the network knows by heart (next section); a bug that leaks the noise into the input. None: on
-# average over fresh points, no function of (xt, t) gets below the floor.
+# Other levels, with more of the easy steps at high k; a sample that flatters, small or known by heart
+# (next section); a bug that leaks the noise into the input. None: on average over fresh points and our
+# levels, no function of (xt, t) gets below the floor.
 # </details>
 
 # %% [markdown] tags=["formula"]
 # ## 7. Too exact: the denoiser that knows its data by heart
 #
-# **Story.** Back to the integral nobody can compute (section 3). A training set of $N$ images is a
-# mixture of $N$ components of width zero, and its best denoiser is a weighted mean of the images, the
-# closest ones to $x_t$ first:
+# **Story.** Back to the integral of section 3. A training set of $N$ images is a mixture of $N$
+# components of width zero, and its best denoiser is a weighted mean of the images: the closer an image,
+# shrunken by signal, is to $x_t$, the greater its weight.
 #
-# $$x_0^*(x_t) = \sum_i w_i\, x_0^{(i)}, \qquad
+# $$x_0^* = \sum_i w_i\, x_0^{(i)}, \quad
 # w_i \propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x_0^{(i)}\rVert^2}
-# {2\,\text{noise}^2}\Big) .$$
+# {2\,\text{noise}^2}\Big), \quad
+# \epsilon^* = \frac{x_t - \text{signal}\cdot x_0^*}{\text{noise}}, \quad
+# \text{score} = -\frac{\epsilon^*}{\text{noise}} .$$
 #
-# No network, no training; nothing has a lower loss on this set. Predict before you run: we let it draw
-# 200 digits with DDIM. Will they be better than those of a network?
+# No network, no training; nothing has a lower loss on this set. We let it draw 200 digits with DDIM.
+# Predict: will any of them be new?
 
 # %% tags=["L6-47", "E-10"]
 digits, unseen = (data.digits(split)[0].double() for split in ("train", "test"))
 ideal = mixtures.Mixture(digits)  # std = 0
 noise = initial_noise((200, 1, 8, 8), levels[0], torch.Generator().manual_seed(0), torch.float64)
 drawn = last(ddim(ideal, noise, levels))
+
+# %% tags=["check", "L6-47"]
+t, few = schedule.at(300), digits[:5]
+xt = add_noise(few, torch.randn_like(few), t)
+far = (xt[:, None] - t.signal * digits).flatten(2).square().sum(2)  # (5, N)
+x0_best = torch.einsum("bi,i...->b...", (-far / (2 * t.noise**2)).softmax(1), digits)
+eps_best = (xt - t.signal * x0_best) / t.noise
+assert (x0_best - ideal(xt, t).x0).abs().max() < 1e-10
+assert (eps_best - ideal(xt, t).eps).abs().max() < 1e-10
 
 
 # %%
@@ -732,7 +807,7 @@ def nearest(x, images):
 
 # %% tags=["check", "L6-47", "E-10"]
 distance, which = nearest(drawn, digits)
-print(f"{len(digits)} training digits; 200 drawn ones, {len(which.unique())} of them different")
+print(f"200 draws hit {len(which.unique())} different training digits, of {len(digits)}")
 print(f"a drawn digit to the nearest training digit: at most 1e-6: {bool(distance.max() < 1e-6)}")
 print(f"an unseen digit to it, median: {nearest(unseen, digits)[0].median():.2f}")
 assert distance.max() < 1e-6
@@ -749,16 +824,17 @@ plots.show(
 
 # %% [markdown]
 # Every single one is a *copy*, to the last pixel. The samples look wonderful, and nothing in them is
-# new. For the training set the integral can be computed, and its score is the one we do not want; the
-# one we want, of the population, nobody can compute. The loss on unseen digits gives it away:
+# new. The score of the training set can be computed, and is not the one we want; that of the population
+# we want, and nobody can compute it. The loss on unseen digits gives it away:
 
 # %% tags=["check", "L6-52", "T-26"]
 rows = []
 for k in (50, 100, 300):
     t = schedule.at(k)
-    rows.append([k, *(loss(ideal, images, t).mean().item() for images in (digits, unseen))])
+    values = (loss(ideal, images, t).mean().item() for images in (digits, unseen))
+    rows.append([k, *(round(value, 6) for value in values)])
     assert rows[-1][1] < rows[-1][2]
-assert rows[0][1] < 1e-6
+assert rows[0][1] == 0
 assert rows[0][2] > 1
 plots.table(
     rows,
@@ -767,32 +843,33 @@ plots.table(
 )
 
 # %% [markdown]
-# At $k = 50$ its loss on the training set is zero to ten decimals, and on new digits it is worse than
-# that of a model which always predicts 0. This is overfitting in its purest form.
+# At $k = 50$ its loss on the training set is zero to six decimals, and on new digits it is worse than
+# that of a model which always predicts 0: overfitting in its purest form.
 
 # %% [markdown] tags=["L6-52"]
-# A real network is taught with just such a finite set, so the exact optimum of *its* loss is the copying
-# machine as well. It draws new images because it does **not** get there: it is too smooth, and stops too
-# early. With few images and long training it does copy (Kadkhodaie et al. 2024). So when you read that a
-# network learns the marginal score, ask: *of what*?
+# A real network learns from just such a finite set, so the exact optimum of *its* loss is the copying
+# machine, too. It draws new images only because architecture and training keep it from this optimum, in
+# a way that happens to suit images; why is an open research question. With few images and long training
+# it does copy (Kadkhodaie et al. 2024). So when you read that a network learns the marginal score, ask:
+# *of what?* Of the training set, or of the population?
 
 # %% [markdown] tags=["exercise"]
 # **Exercise 5.** Smear the training set: `mixtures.Mixture(digits, 0.3)`. Draw again. Are these new digits?
 #
 # <details><summary>Answer</summary>
-# No: each is a training digit plus Gaussian noise of standard deviation 0.3 per pixel, about 0.3 · √64
-# = 2.4 away from it, further than an unseen digit is, and yet not a new one. Distance alone
-# does not prove novelty. What generalises is smoothing *along* the digits, not in all directions.
+# No: each is a training digit plus Gaussian noise, about 0.3 · √64 = 2.4 away from it, further than an
+# unseen digit is, and yet not a new one. Distance alone does not prove novelty. What generalises is
+# smoothing *along* the digits, in the few directions in which digits vary (slant, width), not in all 64.
 # </details>
 
 # %% [markdown]
 # ## Bug museum
 #
-# Three real mistakes. In the first two a picture shows nothing; the check does.
+# Three real mistakes. In the first two a picture shows nothing.
 #
 # **Mean instead of sum (T-10).** Differentiate the *mean* of `log_prob` over the batch, and all arrows
-# point the right way but are too short, by the size of the batch. Arrow plots scale lengths by
-# themselves: not a pixel changes. *Check: a point's score does not depend on the company it keeps.*
+# point the right way but are too short, by a factor equal to the batch size. An arrow plot that chooses
+# its own scale hides it. *Check: a point's score does not depend on the company it keeps.*
 
 # %% tags=["check", "T-10"]
 t, x = schedule.at(300), torch.randn(64, 2, dtype=torch.float64)
@@ -805,10 +882,9 @@ assert (alone[0] - 64 * shortened[0]).abs().max() < 1e-10
 assert (alone[0] - autograd_score(lambda x: three.log_prob(x, t), x)[0]).abs().max() < 1e-10
 
 # %% [markdown]
-# **Steps from 0 to T − 1 (T-25).** `torch.randint(0, T, ...)` looks natural in Python. Step 0 has no noise
-# to guess, and step $T$, where every sampler starts, is never taught. The simple loss runs on, and
-# samples look fine, for $T - 1$ is almost $T$. *Check: the range of many draws; or put the factor
-# $1/\text{noise}^2$ back.*
+# **Steps from 0 to T − 1 (T-25).** With `torch.randint(0, T, ...)` step 0 has no noise to guess, and step
+# $T$, where samplers start, is never taught. The simple loss runs on, and samples look fine, for $T - 1$
+# is almost $T$. *Check: the range of many draws; or put the factor $1/\text{noise}^2$ back.*
 
 # %% tags=["check", "T-25"]
 wrong, right = torch.randint(0, 1000, (100_000,)), torch.randint(1, 1001, (100_000,))
@@ -819,27 +895,31 @@ assert not schedule.at(wrong.min()).noise ** -2 < math.inf
 
 # %% [markdown]
 # **A column that lies down (T-24).** With a level for each sample, `t.noise` has the shape (B,). Dividing
-# a batch (B, D) by it is an error in most cases; but if B = D, torch divides the *columns*, without a
-# word. *Check: B = D on purpose, and one sample alone against the same one in the batch.*
+# a batch (B, D) by it is an error in most cases. But if B = D, torch divides the *columns*, without a
+# word; and if D = 1, as in our worlds on the line, (B, 1) / (B,) becomes a table (B, B). *Check, with
+# B = D and with D = 1: the shape stays, and one sample alone gets what it gets in the batch.*
 
 # %% tags=["check", "T-24"]
 t = schedule.at(torch.linspace(1, 1000, 64).long())
-noise = torch.randn(64, 64, dtype=torch.float64)
-wrong, right = -noise / t.noise, -noise / t.like(noise).noise
-first = -noise[0] / schedule.at(1).noise
-print(f"score of sample 0: length {right[0].norm():.0f}, with the bug {wrong[0].norm():.0f}")
-assert (right[0] - first).abs().max() < 1e-10
-assert (wrong[0] - first).abs().max() > 1
+for D in (1, 64):
+    noise = torch.randn(64, D, dtype=torch.float64)
+    alone = -noise[0] / schedule.at(1).noise
+    scores = {"right": -noise / t.like(noise).noise, "wrong": -noise / t.noise}
+    for name, s in scores.items():
+        passes = s.shape == noise.shape and bool((s[0] - alone).abs().max() < 1e-10)
+        print(f"D = {D:2}, {name}: shape {tuple(s.shape)}, passes the check: {passes}")
+        assert passes == (name == "right")
 
 # %% [markdown]
 # ## What we learned
 #
 # - The score is the slope of the log-density; it needs no normalisation.
-# - Given $x_0$ it is −ε / noise; without, the average of that over all possible origins.
+# - Given $x_0$ it is −ε / noise; without, the average of that over all origins.
 # - Least squares finds averages, so regression onto noise finds the score, down to a floor that no
 #   network can pass. Excess over the floor is distance from the truth.
 # - The weight of the levels is a choice. Only the *optimal* predictor equals the score.
-# - The exact score of a training set copies it. New images come from not being exact.
+# - The exact score of a training set copies it. Not being exact is necessary for new images, not
+#   sufficient (exercise 5).
 #
 # ## References
 #
@@ -847,11 +927,10 @@ assert (wrong[0] - first).abs().max() > 1
 # - Vincent 2011, *A connection between score matching and denoising autoencoders*, section 4 and appendix.
 # - Song & Ermon 2019, *Generative modeling by estimating gradients of the data distribution*, sections 2
 #   and 4.2, eq. 5 and 6 (their weight is noise², too).
-# - Ho, Jain & Abbeel 2020, *Denoising diffusion probabilistic models*, section 3.2 and eq. 12 and 14.
+# - Ho, Jain & Abbeel 2020, *Denoising diffusion probabilistic models*, sections 3.2 and 3.4, eq. 12 and 14.
 # - Karras et al. 2022, *Elucidating the design space of diffusion-based generative models*, appendix B.3
 #   (the ideal denoiser of a data set).
 # - Kadkhodaie et al. 2024, *Generalization in diffusion models arises from geometry-adaptive harmonic
 #   representations*, section 2.
 #
-# **Where next.** We know which way is up at every level. Lesson 07 walks: DDPM, DDIM and their faster
-# relatives.
+# **Where next.** Lesson 07 walks up, level by level: DDPM, DDIM and their faster relatives.
