@@ -45,6 +45,12 @@ def test_a_float64_level_does_not_change_the_type_of_the_data():
     assert add_noise(x0, x0, SCHEDULES["linear"].at([1, 2, 3])).dtype == torch.float32
 
 
+def test_a_single_precision_scalar_is_not_rounded_again_when_it_is_squared():
+    """signal^2 + noise^2 of a float32 level, squared in float64, is exact for its two numbers."""
+    t = NoiseLevel(torch.tensor(0.1), torch.tensor(0.3)).like(torch.zeros(2, 1).double())
+    assert (t.signal**2).item() == torch.tensor(0.1).item() ** 2
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_solve_gets_back_the_pair_from_the_point_and_any_target(schedule, target):
