@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import mixtures
 from .denoiser import Denoiser, loss
@@ -16,6 +17,7 @@ from .networks import MLP
 from .process import NoiseLevel
 from .samplers import State
 from .schedules import DDPMSchedule, Schedule, grid, straight, trigonometric
+from .sde import SDE, schedule_sde
 
 World = tuple[str, tuple]  # what is special about it, and the arguments of the function
 
@@ -40,8 +42,10 @@ def _run(function: Callable, arguments: tuple) -> Any:
     torch.manual_seed(0)
     result = function(*arguments)
     if isinstance(result, Iterator):
-        return [state if isinstance(state, State) else state[:2] for state in result]
-    if callable(result) and not isinstance(result, torch.Tensor):
+        return [state if isinstance(state, (State, Tensor)) else state[:2] for state in result]
+    if isinstance(result, SDE):
+        return [(result.drift(POINTS, u), result.diffusion(u)) for u in TIMES]
+    if callable(result) and not isinstance(result, Tensor):
         return [result(POINTS, t) for t in LEVELS]
     return result
 
@@ -72,6 +76,7 @@ def _compare(where: str, got, wanted) -> None:
 
 
 POINTS = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+TIMES = torch.tensor([0.1, 0.4, 0.8], dtype=torch.float64)
 LEVELS = grid(DDPMSchedule(), 5, start=0.9, end=0.1)
 _SCHEDULES: dict[str, Schedule] = {
     "on the linear schedule": DDPMSchedule(),
@@ -99,6 +104,35 @@ def _noisings() -> Iterator[World]:
 def _tables() -> Iterator[World]:
     for T in (1, 10, 1000):
         yield f"for T = {T}", (T,)
+
+
+def _wieners() -> Iterator[World]:
+    for world, times in [
+        ("at unequal times", [0.0, 0.1, 0.5, 2.0]),
+        ("from another time than 0", [1.0, 1.5, 3.0]),
+        ("with as many paths as steps", [0.0, 0.1, 0.4, 0.9, 1.6, 2.5]),  # broadcasts silently
+    ]:
+        yield world, (torch.tensor(times, dtype=torch.float64), 5)
+
+
+def _simulations() -> Iterator[World]:
+    times = torch.tensor([0.0, 0.1, 0.3, 1.0], dtype=torch.float64)
+    for world, sde in [
+        ("of a pull", SDE(lambda x, u: -2 * x, lambda u: 0 * u + 3)),  # not 1: roots of sigma show
+        ("with rates that change", SDE(lambda x, u: -u * x, lambda u: 1 + u)),
+        ("without noise", SDE(lambda x, u: 1 - x, lambda u: 0 * u)),
+    ]:
+        for shape in [(5,), (5, 2), (5, 1, 4, 4)]:
+            torch.manual_seed(1)
+            x = torch.randn(shape, dtype=torch.float64)
+            yield f"{world} for points {shape}", (sde, x, times)
+
+
+def _reversals() -> Iterator[World]:
+    data, table = mixtures.bimodal(), DDPMSchedule()
+    yield "on the linear schedule", (schedule_sde(table), lambda x, u: data.score(x, table(u)))
+    growing = SDE(lambda x, u: u * (1 - x), lambda u: 1 + u)  # a clock left unturned shows here
+    yield "from another end", (growing, lambda x, u: -x / (1 + u), 2.0)
 
 
 def _losses() -> Iterator[World]:
@@ -149,6 +183,9 @@ def _classifiers() -> Iterator[World]:
 WORLDS: dict[str, Callable[[], Iterator[World]]] = {
     "didiff.process.add_noise": _noisings,
     "didiff.schedules.linear": _tables,
+    "didiff.sde.wiener": _wieners,
+    "didiff.sde.simulate": _simulations,
+    "didiff.sde.reverse": _reversals,
     "didiff.mixtures.Mixture.score": _scores,
     "didiff.denoiser.loss": _losses,
     "didiff.training.drop_labels": _labels,
