@@ -297,3 +297,11 @@ def test_style_sets_quiet_axes_and_the_roles_colours():
         assert not matplotlib.rcParams["axes.spines.top"]
         cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
         assert cycle == [look["color"] for look in plots.ROLE.values()]
+
+
+def test_a_stage_over_curves_shows_all_of_them():
+    """matplotlib finds its limits when it first draws; a stage must not freeze them before."""
+    figure = plots.lines({"a": ([0.0, 5.0], [10.0, 20.0])}, xlabel="x", ylabel="y")
+    plots.Stage(figure)
+    assert figure.axes[0].get_xlim()[1] > 5
+    assert figure.axes[0].get_ylim()[0] < 10
