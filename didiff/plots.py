@@ -258,7 +258,7 @@ class Stage:
 
     def __init__(self, figure: Figure, role: str = "model"):
         self._figure, ax, color = figure, figure.axes[0], ROLE[role]["color"]
-        ax.autoscale_view()  # what is drawn there counts first: matplotlib puts this off until drawing
+        ax.autoscale_view()  # matplotlib puts this off until it draws
         ax.autoscale(False)
         self._paths = LineCollection([], colors=color, linewidths=0.8, alpha=0.7)
         ax.add_collection(self._paths, autolim=False)
