@@ -13,7 +13,7 @@ help:
 	@echo "make test                   check everything: style, types, laws, lessons, sliders in a browser"
 	@echo "make check                  style and types only"
 	@echo "make fast                   the laws only, within a minute  (ARGS='-k samplers' for a few)"
-	@echo "make lessons                rebuild and run the notebooks from lessons/source  (ONLY=11 for one)"
+	@echo "make lessons                rebuild and run the notebooks from lessons/source, and their index  (ONLY=11)"
 	@echo "make bench                  measure what the project promises  (ONLY=lessons_time for one)"
 	@echo "make format                 let ruff put the style right"
 	@echo "make clean                  remove everything that make made, the environment too"
@@ -36,6 +36,7 @@ fast: $(READY)
 
 lessons: $(READY)
 	$(PY) -m lessons.build $(ONLY)
+	$(PY) -m lessons.index
 
 bench: $(READY)
 	$(PY) -m tests.benchmarks $(ONLY)

@@ -1,4 +1,7 @@
-"""Laws of the lessons: built from their sources, run, readable without a kernel, complete."""
+"""Laws of the lessons: built from their sources, run, readable without a kernel, tagged.
+
+That each holds all it owes to the lectures is told in test_index.py.
+"""
 
 import re
 import statistics
@@ -7,32 +10,16 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
-from lessons import build
+from lessons import build, index
 
-# The rows of the lectures that each lesson holds as executed cells, tagged with the row.
-ROWS = {
-    "03_forward_process": """
-        DS-27 DS-28 DS-29 DS-30 DS-31 DS-39 DS-40 DS-41 DS-42 DS-43
-        L6-36 L6-37 L6-38 L6-39 L6-40 L19-50""",
-    "06_score_and_noise": """
-        DS-25 L6-35 L6-41 L6-42 L6-43 L6-44 L6-45 L6-46 L6-47 L6-48 L6-49 L6-50 L6-51 L6-52""",
-    "07_samplers": """
-        DS-53 DS-54 DS-59 L19-26 L19-27 L19-52
-        L22-31 L22-32 L22-34 L22-35 L22-36 L22-37 L22-46 L22-47""",
-    "11_classifier_free_guidance": """
-        L6-62 L6-63 L6-64 L6-65 L6-66 L6-67 L6-68 L6-69 L6-70 L6-71 L6-72
-        L19-12 L19-13 L19-14 L19-15 L19-16 L19-17 DS-65 DS-66
-        L22-11 L22-12 L22-13 L22-14 L22-15 L22-16 L22-17 L22-18 L22-19 L22-20""",
-}
-# The rows of each deck, the errata and the traps are numbered 1 to this.
-NUMBERED = {"L6": 75, "L19": 53, "DS": 80, "L22": 55, "E": 75, "T": 34}
 KINDS = {"setup", "formula", "check", "play", "exercise", "solution"}
 
 CELL_LINES = 25
 MEDIAN_LINES = 7
 IMAGES = ("image/png", "image/jpeg")
 
-LESSONS = pytest.mark.parametrize("lesson", ROWS)
+WRITTEN = [source.stem for source in build.sources()]
+LESSONS = pytest.mark.parametrize("lesson", WRITTEN)
 
 
 def stored(lesson):
@@ -51,10 +38,9 @@ def tags(cell):
     return cell.metadata.get("tags", [])
 
 
-def test_each_source_is_listed_here_and_each_notebook_has_a_source():
-    written = [source.stem for source in build.sources()]
-    assert written == list(ROWS)
-    assert sorted(path.stem for path in build.LESSONS.glob("*.ipynb")) == written
+def test_each_source_is_a_lesson_of_the_course_and_each_notebook_has_a_source():
+    assert set(WRITTEN) <= set(index.LESSONS)
+    assert sorted(path.stem for path in build.LESSONS.glob("*.ipynb")) == WRITTEN
 
 
 # ------------------------------------------------------------------------ built and run
@@ -142,18 +128,16 @@ def test_every_picture_says_in_words_what_it_shows(lesson):
     assert all(alt and alt.strip() for alt in alts), alts
 
 
-# ------------------------------------------------------------------------ complete
+# ------------------------------------------------------------------------ tagged
 
 
 def is_known(tag):
     """Whether a tag belongs to the closed list: rows, errata, traps, twins and kinds of cells."""
-    if match := re.fullmatch(r"(L6|L19|DS|L22|E|T)-(\d\d)", tag):
-        return 1 <= int(match[2]) <= NUMBERED[match[1]]
-    return tag in KINDS or re.fullmatch(r"twin:didiff(\.\w+)+", tag) is not None
+    twin = re.fullmatch(r"twin:didiff(\.\w+)+", tag)
+    return tag in index.home() or tag in KINDS or twin is not None
 
 
 @LESSONS
-def test_every_row_of_the_lectures_is_a_tagged_cell(lesson):
+def test_every_tag_is_a_known_one(lesson):
     found = {tag for cell in stored(lesson).cells for tag in tags(cell)}
-    assert not set(ROWS[lesson].split()) - found
     assert not {tag for tag in found if not is_known(tag)}
