@@ -132,10 +132,9 @@ print(f"the guided noise is the bigger one at {longer:.0%} of the points")
 assert 0 < longer < 1
 
 # %% [markdown] tags=["L22-18", "E-58"]
-# The difference $\epsilon_c-\epsilon_u$ is negative here, at every point: it points *away* from cats, as
-# noise points away from data. Guidance adds ω times this difference to ε; the sampler subtracts ε, so
-# the picture moves towards cats. And the guided noise is no "bigger noise": it is larger at some
-# points and smaller at others.
+# The difference $\epsilon_c-\epsilon_u$ points *away* from cats everywhere, as noise points away from
+# data. Guidance adds ω times this difference to ε; the sampler subtracts ε, so the picture moves
+# towards cats. And guided noise is no "bigger noise": it is larger at some points, smaller at others.
 
 # %% tags=["L22-18", "E-58"]
 noises = {"no label": u.eps, "label cat": c.eps, "guidance, ω = 3": guided.eps}
@@ -284,9 +283,9 @@ for omega in (0.0, 8.0, 1.0):
 assert len(set(on_ring.values())) == 3
 
 # %% [markdown] tags=["L6-69", "E-18", "formula"]
-# At ω = 1 the bumps are the data's. At ω = 8 they have become spokes: squeezed across, where a
-# neighbour of the other class is near, as long as before along the spoke, and pushed a little
-# outwards. (At ω = 0 the bumps of both classes are there, hence the wide "across".)
+# At ω = 1 the bumps are the data's. At ω = 8 they are spokes: squeezed across, where the neighbours of
+# the other class are, as long as before, and a little further out. (At ω = 0 the bumps of both classes
+# are there, hence the wide "across".)
 #
 # **A question.** Bayes' rule gives ω = 1 alone. It is tempting, and often assumed (L6-69), to read any
 # other ω as sampling the *tilted* law $p(x)\,p(y\mid x)^\omega$. The guided score is indeed the score
@@ -490,10 +489,9 @@ def train(steps, drop, width=256, depth=3, schedule=SCHEDULE):
 
 
 # %% [markdown]
-# `fit` is the loop of lesson 06; here its learning rate climbs during the first 100 steps, and it
-# keeps a running average of the weights (EMA), which samples better than the last step. The lesson
-# loads weights made by this very function, 4,000 steps long. Set `TRAIN_LIVE = True` to make them
-# again; that takes one to two minutes.
+# `fit` is the loop of lesson 06, but its learning rate climbs during the first 100 steps and it keeps a
+# running average of the weights (EMA). The lesson loads weights made by this very function in 4,000
+# steps. `TRAIN_LIVE = True` makes them again, in one to two minutes.
 
 # %% tags=["check"]
 TRAIN_LIVE = False
@@ -570,11 +568,10 @@ assert always[0] < 0.3 < 0.8 < min(tenth[0], fifth[0]), "p = 1: the condition wa
 assert abs(tenth[2] - fifth[2]) < 0.1 * always[2], "a tenth or a fifth: much the same at ω = 1"
 
 # %% [markdown] tags=["T-17", "T-19"]
-# $p=1$ never learned what a label is: its rows with a label were never trained, so its "condition" is
-# noise, and pushing towards it is the worst of all. $p=0$ is recognised as well as any, so the share
-# alone would not warn us; the clear sign is its no-label loss, above that of all others. At ω = 3 every
-# row is hurt, since these networks are so short-lived; in this run $p=0$ more than its three
-# neighbours. A tenth and a fifth agree at ω = 1 (L19-13). One coin per batch looks innocent, as promised.
+# $p=1$ never trained its embeddings of the digits: its "condition" is random, and pushing towards it is
+# worst of all. $p=0$ is recognised as well as any; the clear sign is its no-label loss, the highest. At
+# ω = 3 these tiny networks are all hurt, in this run $p=0$ more than those that dropped some labels. A
+# tenth and a fifth agree at ω = 1 (L19-13). One coin per batch looks innocent, as promised.
 #
 # **Four numbers** will judge images from here on:
 #
@@ -585,7 +582,7 @@ assert abs(tenth[2] - fifth[2]) < 0.1 * always[2], "a tenth or a fifth: much the
 # | saturated | share of pixels beyond ±1.05, blacker than black or whiter than white |
 # | distance | energy distance to unseen real digits of the same class, mean over classes |
 #
-# Their yardstick is the other real half. (Pixel std is for section 8.)
+# The yardstick: the half of the real digits that the network learns from. (Pixel std: section 8.)
 
 
 # %% tags=["L19-16"]
@@ -715,8 +712,8 @@ assert (a - b).abs().max() < 1e-3  # single precision, over 20 steps
 # <details><summary>Answer</summary>
 #
 # [0, 0.5], the cleaner half, is both (next cells). Guiding the noisy half alone is the worst, even
-# worse than ω = 3 throughout; and a constant 1.5 is closer than [0.3, 0.8]. Nothing beats ω = 1,
-# unguided: section 8.
+# worse than ω = 3 throughout; and a constant 1.5 is closer than [0.3, 0.8]. None beats ω = 1:
+# section 8.
 #
 # </details>
 
@@ -795,6 +792,7 @@ print(f"the diversity of strokes to {up[1]:.2f} times")
 assert up[0] > 2 > 1.3 > up[1]
 assert strokes[2.0] < strokes[1.0] < strokes[0.0]
 assert strokes[10.0] > strokes[2.0]
+assert all(results[w]["recognised"] == 1 for w in scales if 1.5 <= w <= 12)
 
 # %%
 drawn = {omega: sample(denoiser, torch.arange(10), omega) for omega in (0.0, 1.0, 3.0, 7.5, 25.0)}
@@ -807,16 +805,15 @@ plots.show(
 )
 
 # %% [markdown] tags=["L19-16", "L22-14", "L22-19", "L22-20", "DS-66", "E-15", "E-16", "E-56"]
-# Every digit is recognised from ω ≈ 1.5, above the judge's share on real digits: that is not better than
-# real, only easier to read. The law is best matched at ω = 1 (DS-66); at 7.5 the distance is worse than
-# where the label is ignored. What a slide calls vibrant (L19-16) is *saturation*: pixels driven beyond
+# From ω = 1.5 to 12 every digit is recognised, more than of the real ones: not better than real, only
+# easier to read. The law is best matched at ω = 1 (DS-66); at 7.5 the distance is worse than where the
+# label is ignored. What a slide calls vibrant (L19-16) is *saturation*: pixels driven beyond
 # black and white.
 #
 # **The trap** (E-15): pixel std *climbs* beyond ω = 1, because saturated pixels lie further apart. Cut
 # at mid-grey first, and read with care. The fall from ω = 0 to 1 only says that the label is obeyed (at
-# 0 a "class" is a mix). From 1 to 2 diversity falls a little. Beyond, stray strokes raise this measure
-# as well: neither number is diversity there. On the exact line of section 5, where nothing saturates,
-# the spread falls all the way.
+# 0 a "class" is a mix). From 1 to 2 diversity falls a little; beyond, stray strokes raise this measure
+# as well, and neither number is diversity. On the line of section 5 the spread falls all the way.
 #
 # **Scales in the wild** (library defaults as of 2023 to 2024). The number in one slide is lost, another
 # says 7 (L22-14); the default of the common Stable Diffusion 1.x pipeline is 7.5 (E-56). It is no law
@@ -889,10 +886,10 @@ print(f"rotation in the difference, t = 400: {min(rotation):.0%} to {max(rotatio
 assert of_exact < 1e-6
 
 # %% [markdown] tags=["L6-62"]
-# Half of $J-J^\top$ is the antisymmetric part of $J$, the rotation; its share of $\lVert J\rVert^2$ is a
-# quarter of the square of our number. So "an implicit classifier" is exact for exact scores and
-# nearly so for networks: the difference is not exactly a gradient, about a tenth of its Jacobian is
-# rotation, much more than in $\epsilon_u$ alone, as errors weigh more in a small difference.
+# The rotation in $J$ is half of $J-J^\top$; its share of $\lVert J\rVert^2$ is a quarter of our number
+# squared. So "an implicit classifier" is exact for exact scores and
+# a manner of speaking for networks: the difference is not exactly a gradient. At t = 400 about a tenth
+# of its Jacobian (squared) is rotation, far more than in $\epsilon_u$ alone.
 #
 # ## 10. Which guidance, then?
 #
@@ -1001,7 +998,7 @@ assert results[7.5]["distance"] > 20 * results[1.0]["distance"]
 # %% [markdown] tags=["L6-70", "L6-72", "L19-17"]
 # *Honest to data* (another of its claims) is true near ω = 1 and false at 7.5, where the distance is
 # about thirty times larger. *Cleaner* and *harder to fool* compare with classifier guidance on images;
-# that comes with lesson 10, in a later release, and stays untested here. For choosing (L6-72): a label
+# that waits for lesson 10, in a later release. For choosing (L6-72): a label
 # at ω = 1 is simplest and half the price; a separate classifier retrofits a model you cannot train;
 # classifier-free guidance needs labels in training and buys recognition.
 
@@ -1100,7 +1097,7 @@ assert forgot.abs().max() > 0.1
 #   pushes past it. Check which ruler a paper uses.
 # - With exact scores it *is* classifier guidance; with a network the difference is not exactly a
 #   gradient.
-# - Apart from ω = 0 and 1 in general no diffused law belongs to it: samplers disagree, report yours.
+# - Apart from ω = 0 and 1 in general no diffused law belongs to it: samplers disagree; name yours.
 # - Training needs one line, one coin per sample. Sampling costs two passes, whatever ω.
 # - On digits ω = 1 is closest to the data; more buys recognition and pays with saturation.
 #
