@@ -10,7 +10,8 @@ import pytest
 from didiff import widgets
 from lessons import build
 
-pytestmark = pytest.mark.slow
+# What a lesson warns of is told by its stored notebook, not here.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 PNG = b"\x89PNG"
 
@@ -19,8 +20,13 @@ def explorers(lesson: str) -> list[widgets.Explorer]:
     """The explorers that the cells of a lesson show, in order."""
     shown: list[widgets.Explorer] = []
     (source,) = build.sources(lesson)
+
+    def show(explorer, **_):
+        explorer.wait()
+        shown.append(explorer)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(widgets.Explorer, "show", lambda self, **_: shown.append(self))
+        patch.setattr(widgets.Explorer, "show", show)
         cells = {"__name__": "__main__"}
         for number, cell in enumerate(build.read(source).cells):
             if cell.cell_type == "code":
