@@ -49,12 +49,18 @@ class Denoiser(nn.Module):
         self.net, self.target, self.sigma_data, self.dtype = net, target, sigma_data, dtype
 
     def forward(self, x: Tensor, t: NoiseLevel, y: Tensor | None = None) -> Prediction:
-        t = t.like(x)
-        scale = ((t.signal * self.sigma_data) ** 2 + t.noise**2).rsqrt()
-        clock = t.clock.to(x).reshape(-1).expand(len(x))
+        scaled, clock = network_input(x, t, self.sigma_data)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
-            output = self.net(scale * x, clock, y)
+            output = self.net(scaled, clock, y)
+        t = t.like(x)
         return solve(x, t, output.to(x.dtype), *TARGETS[self.target](t, self.sigma_data))
+
+
+def network_input(x: Tensor, t: NoiseLevel, sigma_data: float) -> tuple[Tensor, Tensor]:
+    """What a network is shown: x (B, *d) brought to unit variance, and the clock (B,) of t."""
+    t = t.like(x)
+    scale = ((t.signal * sigma_data) ** 2 + t.noise**2).rsqrt()
+    return scale * x, t.clock.to(x).reshape(-1).expand(len(x))
 
 
 def loss(

@@ -11,9 +11,9 @@ from torch import nn
 
 from .denoiser import Denoiser
 from .files import data_folder, sha256, written_beside
-from .networks import MLP
+from .networks import MLP, ConvNet, Judge, UNet
 
-NETWORKS = {"MLP": MLP}
+NETWORKS = {"MLP": MLP, "UNet": UNet, "ConvNet": ConvNet, "Judge": Judge}
 """What a card may name."""
 
 CARD_ENTRIES = (

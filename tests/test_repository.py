@@ -21,14 +21,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FLOORS = [
     {"process", "files"},
     {"schedules", "mixtures", "sde", "networks"},
-    {"denoiser", "guidance", "samplers"},
-    {"training", "data", "metrics", "weights", "pictures"},
+    {"denoiser", "classifier", "guidance", "samplers"},
+    {"training", "data", "download", "metrics", "weights", "pictures"},
     {"widgets", "plots", "checks", "recipes", "cli", "__main__"},
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # Modules of one floor leave one another alone; these do not, and each pair has its reason.
 NEIGHBOURS = {
     ("sde", "schedules"),  # a schedule is also an SDE
+    ("data", "download"),  # a data set that is missing is fetched
+    ("classifier", "denoiser"),  # both show a network its input in the same way
     ("metrics", "data"),  # the judge of digits learns from digits
     ("cli", "recipes"),  # `train digits` follows the recipe of that name
     ("__main__", "cli"),  # `python -m didiff` is the command line

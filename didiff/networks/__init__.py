@@ -3,6 +3,8 @@
 They know nothing of diffusion. Labels are 0..classes-1; -1, or y = None, means "no label".
 """
 
+from .convnet import ConvNet, Judge
 from .mlp import MLP
+from .unet import UNet
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "ConvNet", "Judge", "UNet"]

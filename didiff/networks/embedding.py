@@ -1,4 +1,4 @@
-"""One vector that tells every block of a network how noisy its input is, and of which class."""
+"""What all networks share: a vector that tells every block the noise and the class of its input."""
 
 import math
 
@@ -44,3 +44,9 @@ class Embedding(nn.Module):
                 f"labels {y.min()}..{y.max()}: this network knows 0..{classes - 1}, and -1 for none"
             )
         return y + 1
+
+
+def check_shape(x: Tensor, shape: tuple) -> None:
+    """Raises ValueError unless x is a batch (B, *shape)."""
+    if x.shape[1:] != shape:
+        raise ValueError(f"inputs of shape {tuple(x.shape[1:])} for a network of {shape}")

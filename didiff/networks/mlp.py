@@ -5,7 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .embedding import Embedding
+from .embedding import Embedding, check_shape
 
 
 class MLP(nn.Module):
@@ -24,8 +24,7 @@ class MLP(nn.Module):
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
 
     def forward(self, x: Tensor, clock: Tensor, y: Tensor | None = None) -> Tensor:
-        if x.shape[1:] != self.shape:
-            raise ValueError(f"inputs of shape {tuple(x.shape[1:])} for a network of {self.shape}")
+        check_shape(x, self.shape)
         e, h = self.embedding(clock, y), self.first(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)

@@ -11,10 +11,10 @@ import io
 import os
 import re
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import product
+from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,19 +42,15 @@ class Failure(NamedTuple):
 @benchmark
 def seeds() -> Iterator[Row]:
     """For each lesson how many checks fail in 20 runs, and in how many runs each cell does."""
-    failed: dict[str, list[Failure]] = defaultdict(list)
-    tasks = list(product([source.stem for source in build.sources()], SEEDS))
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), quiet) as pool:
-        for failures in pool.map(failures_of, *zip(*tasks, strict=True)):
-            for failure in failures:
+        for lesson in [source.stem for source in build.sources()]:
+            found = list(chain(*pool.map(failures_of, repeat(lesson), SEEDS)))
+            for failure in found:
                 print(failure, file=sys.stderr, flush=True)
-                failed[failure.lesson].append(failure)
-    for source in build.sources():
-        found = failed[source.stem]
-        yield at_most(f"seeds_{source.stem[:2]}", len(found), 0, "failures")
-        runs = Counter(cell for cell, _ in {(failure.cell, failure.seed) for failure in found})
-        for cell, count in sorted(runs.items()):
-            yield Row(f"seeds_{source.stem[:2]}.cell_{cell}", count, f"of {len(SEEDS)}")
+            yield at_most(f"seeds_{lesson[:2]}", len(found), 0, "failures")
+            runs = Counter(cell for cell, _ in {(failure.cell, failure.seed) for failure in found})
+            for cell, count in sorted(runs.items()):
+                yield Row(f"seeds_{lesson[:2]}.cell_{cell}", count, f"of {len(SEEDS)}")
 
 
 def quiet() -> None:
