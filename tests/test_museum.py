@@ -1,0 +1,122 @@
+"""Laws of the bug museum: the right version passes, each mistake is caught, the table tells all."""
+
+import pytest
+import torch
+
+from didiff import museum, plots
+from didiff.museum import Check
+
+VERSIONS = {"right": 2.0, "T-03: lost root": 4.0, "T-06: loud end": 2.001}
+EYE = {"width": Check(lambda root: root, wanted=2, slack=0.1)}
+UNITS = {
+    "square": Check(lambda root: root**2, wanted=4),
+    "half": Check(lambda root: torch.tensor(root) / 2, wanted=1, slack=0.5),
+}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What reaches the reader: (figure, alt) pairs and tables as text."""
+    outputs = []
+    monkeypatch.setattr(plots, "display", lambda bundle, raw: outputs.append(bundle["text/plain"]))
+    monkeypatch.setattr(plots, "show", lambda figure, alt: outputs.append((figure, alt)))
+    return outputs
+
+
+def columns(text):
+    """The cells of a displayed table, without its caption."""
+    return [[cell.strip() for cell in row.split("  ") if cell] for row in text.splitlines()[1:]]
+
+
+def test_every_version_is_measured_by_every_check():
+    right, lost, loud = museum.inspect(VERSIONS, eye=EYE, units=UNITS)
+    assert [one.name for one in (right, lost, loud)] == [*VERSIONS]
+    assert [one.version for one in (right, lost, loud)] == [*VERSIONS.values()]
+    assert lost.units["square"].value == 16
+    assert (right.visible, lost.visible, loud.visible) == (False, True, False)
+    assert (right.caught, lost.caught, loud.caught) == ([], ["square", "half"], ["square"])
+
+
+@pytest.mark.parametrize(
+    ("eye", "units", "message"),
+    [
+        ({}, {"square": Check(lambda root: root**2, 5)}, "'right': square is 4, not 5"),
+        ({"width": Check(lambda root: root, 1, 0.1)}, UNITS, r"'right': width is 2, not 1 ± 0\.1"),
+        ({}, {"nan": Check(lambda root: float("nan"), 0)}, "'right': nan is nan, not 0"),
+    ],
+)
+def test_a_right_version_that_fails_is_an_error(eye, units, message):
+    with pytest.raises(AssertionError, match=message):
+        museum.inspect(VERSIONS, eye=eye, units=units)
+
+
+def test_a_mistake_that_only_the_eye_catches_is_an_error():
+    with pytest.raises(AssertionError, match="'T-06: loud end' passes all unit checks: half 1"):
+        museum.inspect(VERSIONS, eye={**EYE, **UNITS}, units={"half": UNITS["half"]})
+
+
+def test_a_mistake_that_makes_nan_is_seen_and_caught():
+    nan = Check(lambda root: root, 2.0)
+    _, broken = museum.inspect({"right": 2.0, "T": float("nan")}, eye={"x": nan}, units={"x": nan})
+    assert broken.visible
+    assert broken.caught == ["x"]
+
+
+def test_all_versions_meet_the_same_random_numbers():
+    drawn = []
+    measure = Check(lambda version: drawn.append(torch.randn(3)) or version, 0.0)
+    torch.manual_seed(3)
+    museum.inspect({"right": 0.0, "T": 1.0}, units={"one": measure, "two": measure})
+    torch.manual_seed(3)
+    first = torch.randn(3)
+    assert len(drawn) == 4
+    assert all(torch.equal(one, first) for one in drawn)
+
+
+def test_the_table_shows_numbers_wanted_values_what_is_seen_and_what_caught_it(shown):
+    museum.show(museum.inspect(VERSIONS, eye=EYE, units=UNITS), caption="roots")
+    assert shown[0].startswith("roots\n")
+    header, *rows = columns(shown[0])
+    assert header[:4] == ["exhibit", "width (2 ± 0.1)", "square (4)", "half (1 ± 0.5)"]
+    assert header[4:] == ["seen in samples", "caught by"]
+    assert rows == [
+        ["right", "2", "4", "1", "–", "–"],
+        ["T-03: lost root", "4 ✗", "16 ✗", "2 ✗", "yes", "square, half"],
+        ["T-06: loud end", "2", "4.004 ✗", "1", "no", "square"],
+    ]
+
+
+def test_without_an_eye_nothing_is_said_of_samples(shown):
+    museum.show(museum.inspect(VERSIONS, units=UNITS), caption="roots")
+    assert columns(shown[0])[0] == ["exhibit", "square (4)", "half (1 ± 0.5)", "caught by"]
+    assert columns(shown[0])[1] == ["right", "4", "1", "–"]
+
+
+def test_rounding_does_not_show(shown):
+    dust = {"right": 0.0, "T": 1.0, "U": 1.0 + 1e-13}
+    museum.show(museum.inspect(dust, units={"gap": Check(lambda x: x - 1e-14, 0)}), caption="c")
+    assert [row[1] for row in columns(shown[0])] == ["gap (0)", "0", "1 ✗", "1 ✗"]
+
+
+def test_each_exhibit_has_a_panel_with_the_axes_of_the_right_one(shown):
+    versions = {**VERSIONS, "T-05: a": 5.0, "T-07: b": 7.0}
+    exhibits = museum.inspect(versions, units=UNITS)
+
+    def draw(exhibit, ax):
+        plots.lines(
+            {"model": ([0, exhibit.version], [0, exhibit.version])}, xlabel="x", ylabel="y", ax=ax
+        )
+
+    museum.show(exhibits, draw=draw, caption="roots", alt="five lines")
+    figure, alt = shown[0]
+    assert alt == "five lines"
+    assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == [*versions]
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes}) == 1
+    assert [ax.lines[0].get_ydata()[1] for ax in figure.axes] == [*versions.values()]
+
+
+def test_pictures_without_words_are_refused(monkeypatch):
+    monkeypatch.setattr(plots, "display", lambda *_, **__: pytest.fail("displayed"))
+    exhibits = museum.inspect(VERSIONS, units=UNITS)
+    with pytest.raises(ValueError, match="alt is empty"):
+        museum.show(exhibits, draw=lambda exhibit, ax: None, caption="roots")
