@@ -1,5 +1,7 @@
 """From a network to a classifier that knows noise: what guidance differentiates."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ class Classifier(nn.Module):
     question of what it was trained on; one that does not is told the level of clean data.
     Lesson: 10_classifier_guidance.
     """
+
+    net: Any
 
     def __init__(self, net: nn.Module, sigma_data: float = 1.0):
         super().__init__()

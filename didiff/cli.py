@@ -10,7 +10,7 @@ import torch
 
 from . import weights
 from .files import data_folder
-from .recipes import RECIPES
+from .recipes import PLAIN, RECIPES, Run
 from .training import Progress
 
 LINES = 10  # in which a run reports its progress
@@ -21,12 +21,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        train(options.model, options.steps, options.seed, options.out)
+        run = Run(options.checkpoint, torch.bfloat16 if options.bf16 else None)
+        train(options.model, options.steps, options.seed, options.out, run)
     except ValueError as error:
         parser.error(str(error))
 
 
-def train(model: str, steps: int | None, seed: int = 0, out: Path | None = None) -> Path:
+def train(
+    model: str, steps: int | None, seed: int = 0, out: Path | None = None, run: Run = PLAIN
+) -> Path:
     """Train, measure and write a model of `RECIPES`; returns the path of its weights.
 
     steps: None for those of the recipe. out: a folder, None for `weights/` of the data.
@@ -35,14 +38,15 @@ def train(model: str, steps: int | None, seed: int = 0, out: Path | None = None)
     recipe = RECIPES[model]
     steps = recipe.steps if steps is None else steps
     start = time.perf_counter()
-    for progress in recipe.train(steps, seed):
+    for progress in recipe.train(steps, seed, run):
         _report(progress, steps, start)
     duration = time.perf_counter() - start
     quality = recipe.quality(progress.ema)
     for circumstances, numbers in quality.items():
         print(circumstances, *(f"{name} {value:g}" for name, value in numbers.items()), sep="  ")
     card = recipe.card() | {
-        "command": f"python -m didiff train {model} --steps {steps} --seed {seed}",
+        "command": f"python -m didiff train {model} --steps {steps} --seed {seed}"
+        + (" --bf16" if run.dtype else ""),
         "seed": seed,
         "hardware": _hardware(),
         "duration_s": round(duration, 1),
@@ -85,5 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--steps", type=int, help="of the optimiser (default: the model's own)")
     command.add_argument(
         "--out", type=Path, help="folder to write to (default: weights/ in the folder of the data)"
+    )
+    command.add_argument(
+        "--checkpoint", type=Path, help="file to keep a long run in; a run that was cut off goes on"
+    )
+    command.add_argument(
+        "--bf16", action="store_true", help="run the network in bfloat16 (faster on new processors)"
     )
     return parser

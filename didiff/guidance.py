@@ -71,6 +71,19 @@ def classifier(denoiser, log_prob: Callable[[Tensor, NoiseLevel], Tensor], omega
     return classified
 
 
+def log_prob_of(model, y) -> Callable[[Tensor, NoiseLevel], Tensor]:
+    """log p(y | xt) as the (x, t) -> (B,) that `classifier` wants; y: an integer or (B,).
+
+    model: whatever has class_log_prob(x, t) -> (B, classes): a `Classifier`, an exact `Mixture`.
+    """
+
+    def log_prob(x: Tensor, t: NoiseLevel) -> Tensor:
+        classes = torch.as_tensor(y, device=x.device).expand(len(x))
+        return model.class_log_prob(x, t).gather(1, classes[:, None])[:, 0]
+
+    return log_prob
+
+
 def interval(plain, guided, low: float, high: float):
     """`guided` while low <= clock <= high, `plain` elsewhere (clock 0 is data, 1 is noise).
 

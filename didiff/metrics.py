@@ -1,13 +1,20 @@
-"""How good are samples: distances between samples, and for digits a judge and a diversity."""
+"""How good are samples: distances between samples, and for digits judges and a diversity."""
 
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .classifier import Classifier
 from .data import digits
+from .process import NoiseLevel
+from .weights import load
+
+CLEAN = NoiseLevel(torch.tensor(1.0), torch.tensor(0.0))  # what a picture on a screen is
 
 _LARGEST_TABLE = 2**22  # distances computed at once: 32 MB in float64
 
@@ -56,12 +63,44 @@ def _sum_of_distances(x: Tensor, y: Tensor) -> float:
     return sum(float(distance(part, y).sum()) for part in x.split(rows))
 
 
-# --- digits --------------------------------------------------------------------------------------
+class Moments(NamedTuple):
+    """mean (F,) and covariance (F, F) of features."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def moments(features: Tensor) -> Moments:
+    """Mean and unbiased covariance of features (N, F). Raises ValueError for fewer than 2 rows."""
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"features of shape {tuple(features.shape)}: give (N, F), N >= 2")
+    features = features.double()
+    return Moments(features.mean(0), features.T.cov())
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), the W2 distance of two Gaussians, squared.
+
+    Of samples it is biased upwards, by about the inverse of their number: compare at equal numbers.
+    Source: Dowson & Landau 1982; Heusel et al. 2017, eq. 6.
+    """
+    apart = (a.mean - b.mean).square().sum()
+    root = _square_root(a.covariance)
+    mixed = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
+    return float(apart + a.covariance.trace() + b.covariance.trace() - 2 * mixed)
+
+
+def _square_root(matrix: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+# --- judges of images ----------------------------------------------------------------------------
 
 
 @functools.cache
 def judge():
-    """A classifier of digits from another family than any network here, and from other data.
+    """A classifier of the 8x8 digits from another family than any network here, and other data.
 
     A support vector machine fitted (once a process) on the half of the digits that no generator
     has seen: it cannot share a generator's blind spots.
@@ -72,26 +111,81 @@ def judge():
     return SVC().fit(x.flatten(1).numpy(), y.numpy())
 
 
-def recognised(images: Tensor, y) -> float:
-    """The share of images (B, 1, 8, 8), as seen on a screen, that the judge reads as y, in [0, 1].
+@functools.cache
+def mnist_judge() -> Classifier:
+    """The shipped classifier of MNIST that serves measuring alone. Lesson: 10."""
+    return load("mnist_judge")
 
-    y: one integer or (B,). Raises ValueError for other shapes, labels outside 0..9, or no image.
+
+def _read_digits(images: Tensor) -> Tensor:
+    return torch.from_numpy(judge().predict(images.flatten(1).cpu().numpy()))
+
+
+@torch.inference_mode()
+def _read_mnist(images: Tensor) -> Tensor:
+    reading = [mnist_judge().class_log_prob(part, CLEAN) for part in images.cpu().split(500)]
+    return torch.cat(reading).argmax(1)
+
+
+READERS: dict[tuple, Callable[[Tensor], Tensor]] = {
+    (1, 8, 8): _read_digits,
+    (1, 28, 28): _read_mnist,
+}
+"""How images of a size are read: images (B, *size) in [-1, 1] -> classes (B,)."""
+
+
+def recognised(images: Tensor, y) -> float:
+    """The share of images (B, 1, side, side), as seen on a screen, that a judge reads as y.
+
+    Side 8: the judge of digits; side 28: that of MNIST. y: one integer or (B,). In [0, 1].
+    Raises ValueError for other shapes, labels outside 0..9, or no image.
     """
-    y = _check_digits(images, y)
-    read = judge().predict(images.clamp(-1, 1).flatten(1).cpu().numpy())
-    return float((torch.from_numpy(read) == y).double().mean())
+    y = _check_images(images, y)
+    read = READERS[tuple(images.shape[1:])](images.clamp(-1, 1))
+    return float((read == y).double().mean())
+
+
+@torch.inference_mode()
+def features(images: Tensor) -> Tensor:
+    """What the judge of MNIST sees in images (B, 1, 28, 28) before it names a class, (B, F)."""
+    parts = images.clamp(-1, 1).cpu().split(500)
+    return torch.cat([mnist_judge().features(part, CLEAN) for part in parts])
+
+
+def frechet(images: Tensor) -> float:
+    """Frechet distance of images (B, 1, 28, 28) to the real ones of MNIST's training half.
+
+    By the features of our own judge, so comparable here alone. Its floor, that of the 10,000 real
+    test images, is in the judge's card. Raises ValueError for fewer than 2 images.
+    """
+    return frechet_distance(moments(features(images)), remembered(mnist_judge()))
+
+
+def remembered(judge: Classifier) -> Moments:
+    """The moments of the features of real images, as a judge remembers them."""
+    return Moments(judge.net.feature_mean.double(), judge.net.feature_covariance.double())
+
+
+def remember(judge: Classifier, x: Tensor, y: Tensor) -> None:
+    """Fill a judge's memory of real images x (N, 1, 28, 28), y (N,): see `networks.Judge`."""
+    with torch.inference_mode():
+        seen = moments(torch.cat([judge.features(part, CLEAN) for part in x.split(500)]))
+    judge.net.feature_mean.copy_(seen.mean)
+    judge.net.feature_covariance.copy_(seen.covariance)
+    judge.net.spread.copy_(_spread(x, y))
 
 
 def diversity(images: Tensor, y) -> float:
-    """How much images (B, 1, 8, 8) of one class y differ, relative to real digits (1), 0 if equal.
+    """How much images of one class y differ, relative to real ones (1), 0 if all are equal.
 
     The variance of *ink or not* within each class: pixels are cut at mid-grey first, because their
     plain variance rises when guidance drives them to black and white (E-15). Averaged over the
     classes that have two images or more, nan if none has: one image has no diversity.
 
-    y: one integer or (B,). Raises ValueError for other shapes, labels outside 0..9, or no image.
+    images, y: as for `recognised`, and the same errors.
     """
-    spread, real = _spread(images, _check_digits(images, y)), _real_spread()
+    y = _check_images(images, y)
+    spread, real = _spread(images, y), REAL_SPREAD[tuple(images.shape[1:])]()
     both = spread.isfinite()
     return float(spread[both].mean() / real[both].mean()) if both.any() else math.nan
 
@@ -99,6 +193,12 @@ def diversity(images: Tensor, y) -> float:
 @functools.cache
 def _real_spread() -> Tensor:
     return _spread(*digits("all"))
+
+
+REAL_SPREAD: dict[tuple, Callable[[], Tensor]] = {
+    (1, 8, 8): _real_spread,
+    (1, 28, 28): lambda: mnist_judge().net.spread.double(),
+}
 
 
 def _spread(images: Tensor, y: Tensor) -> Tensor:
@@ -110,9 +210,11 @@ def _spread(images: Tensor, y: Tensor) -> Tensor:
     return (share * (1 - share) * count / (count - 1)).mean(1)
 
 
-def _check_digits(images: Tensor, y) -> Tensor:
-    if images.shape[1:] != (1, 8, 8) or len(images) == 0:
-        raise ValueError(f"images of shape {tuple(images.shape)}: give (B, 1, 8, 8), B >= 1")
+def _check_images(images: Tensor, y) -> Tensor:
+    if tuple(images.shape[1:]) not in READERS or len(images) == 0:
+        raise ValueError(
+            f"images of shape {tuple(images.shape)}: give (B, 1, 8, 8) or (B, 1, 28, 28), B >= 1"
+        )
     y = torch.as_tensor(y).cpu()
     if y.ndim > 1 or (y.ndim == 1 and len(y) != len(images)):
         raise ValueError(f"labels of shape {tuple(y.shape)} for {len(images)} images")

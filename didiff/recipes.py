@@ -5,12 +5,15 @@ Lessons write the same lines out; the command line and the benchmarks call them.
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import data, guidance, metrics
+from .classifier import Classifier, cross_entropy
 from .denoiser import Denoiser, loss
 from .files import sha256
 from .mixtures import Mixture
@@ -22,49 +25,82 @@ from .training import Progress, drop_labels, fit, random_steps
 from .weights import build
 
 
+class Run(NamedTuple):
+    """How a run is carried out, which changes its duration and hardly its result.
+
+    checkpoint: a file to keep its state in, and to go on from. dtype: the precision of the network.
+    """
+
+    checkpoint: Path | None = None
+    dtype: torch.dtype | None = None
+
+
+PLAIN = Run()
+
+
 class Recipe(NamedTuple):
     """A model that is kept: how to train and to judge it, and what its card says of its making."""
 
-    train: Callable[[int, int], Iterator[Progress[Denoiser]]]  # (steps, seed)
+    train: Callable[[int, int, Run], Iterator[Progress]]  # (steps, seed, run)
     steps: int
-    quality: Callable[[Denoiser], dict]
+    quality: Callable[[Any], dict]
     card: Callable[[], dict]
+
+
+SCHEDULE = DDPMSchedule(1000, cosine)
+"""What all models of images are taught on."""
+
+
+def sample(
+    denoiser, y: Tensor, omega: float, steps: int = 20, seed: int = 0, shape: tuple | None = None
+) -> Tensor:
+    """Guided images of the classes y (B,), (B, *shape), by DDIM from pure noise of that seed.
+
+    shape: of one image; None asks the denoiser's network.
+    """
+    levels, generator = grid(SCHEDULE, steps), torch.Generator().manual_seed(seed)
+    noise = initial_noise(
+        (len(y), *(shape or denoiser.net.shape)), levels[0], generator, torch.float32
+    )
+    return last(ddim(guidance.classifier_free(denoiser, y, omega), noise, levels))
 
 
 # --- digits --------------------------------------------------------------------------------------
 
 DIGITS_NETWORK = {"network": "MLP", "shape": [1, 8, 8], "width": 256, "depth": 3, "classes": 10}
-DIGITS_SCHEDULE = DDPMSchedule(1000, cosine)
 
 
-def digits(steps: int = 2000, seed: int = 0) -> Iterator[Progress[Denoiser]]:
+def digits(steps: int = 2000, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Denoiser]]:
     """A conditional model of the digits' training half; labels are dropped, so it can be guided.
 
     2,000 steps take about half a minute on two CPU cores. Lesson: 11_classifier_free_guidance.
     """
     torch.manual_seed(seed)
-    denoiser = Denoiser(build(DIGITS_NETWORK), "v", sigma_data=0.75)  # pixels' standard deviation
+    denoiser = Denoiser(build(DIGITS_NETWORK), "v", 0.75, run.dtype)  # 0.75: the pixels' std
+    batches = data.batches(*data.digits("train"), size=128, seed=seed)
+    return fit(
+        denoiser, dropping(0.15), batches, steps, lr=3e-3, ema=0.995, warmup=100,
+        checkpoint=run.checkpoint,
+    )  # fmt: skip
+
+
+def dropping(p: float):
+    """The loss of a conditional model that is taught the unconditional one as well.
+
+    Source: Ho & Salimans 2022, alg. 1; L6-63. Lesson: 11_classifier_free_guidance.
+    """
 
     def losses(model: Denoiser, x0: Tensor, y: Tensor) -> Tensor:
-        t = random_steps(DIGITS_SCHEDULE, len(x0))
-        return loss(model, x0, t, drop_labels(y, 0.15))
+        t = random_steps(SCHEDULE, len(x0))
+        return loss(model, x0, t, drop_labels(y, p))
 
-    batches = data.batches(*data.digits("train"), size=128, seed=seed)
-    return fit(denoiser, losses, batches, steps, lr=3e-3, ema=0.995, warmup=100)
-
-
-def sample_digits(denoiser, y: Tensor, omega: float, steps: int = 20, seed: int = 0) -> Tensor:
-    """Guided digits of the classes y (B,), (B, 1, 8, 8), by DDIM from pure noise of that seed."""
-    levels = grid(DIGITS_SCHEDULE, steps)
-    shape, generator = (len(y), 1, 8, 8), torch.Generator().manual_seed(seed)
-    noise = initial_noise(shape, levels[0], generator, torch.float32)
-    return last(ddim(guidance.classifier_free(denoiser, y, omega), noise, levels))
+    return losses
 
 
-def digits_quality(denoiser) -> dict:
-    """Share recognised and diversity of 1,000 digits, 100 a class, at omega = 1 and omega = 3."""
-    y = torch.arange(10).repeat_interleave(100)
-    made = {omega: sample_digits(denoiser, y, omega) for omega in (1, 3)}
+def images_quality(denoiser, omegas=(1, 3), n: int = 1000) -> dict:
+    """Share recognised and diversity of n images, all classes alike, at each omega."""
+    y = torch.arange(n) * 10 // n
+    made = {omega: sample(denoiser, y, omega) for omega in omegas}
     return {
         f"omega_{omega}": {
             "recognised": metrics.recognised(images, y),
@@ -76,16 +112,160 @@ def digits_quality(denoiser) -> dict:
 
 def digits_card() -> dict:
     """Data, network and schedule of the digits, as the card of the weights tells them."""
-    x, y = data.digits("train")
+    return _card(
+        DIGITS_NETWORK,
+        "the training half of scikit-learn's digits, didiff.data.digits('train')",
+        *data.digits("train"),
+    )
+
+
+def _card(network: dict, dataset: str, x: Tensor, y: Tensor) -> dict:
     return {
-        "architecture": DIGITS_NETWORK,
-        "dataset": "the training half of scikit-learn's digits, didiff.data.digits('train')",
+        "architecture": network,
+        "dataset": dataset,
         "dataset_sha256": sha256(x.numpy().tobytes() + y.numpy().tobytes()),
         "schedule": "DDPMSchedule(1000, cosine)",
     }
 
 
-RECIPES = {"digits": Recipe(digits, 4000, digits_quality, digits_card)}
+# --- MNIST ---------------------------------------------------------------------------------------
+
+MNIST_NETWORK = {"network": "UNet", "shape": [1, 28, 28], "channels": [48, 96], "classes": 10}
+CLASSIFIER_NETWORK = {"network": "ConvNet", "shape": [1, 28, 28], "channels": [32, 64, 64]}
+JUDGE_NETWORK = {"network": "Judge", "shape": [1, 28, 28], "channels": [48, 96, 64]}
+MNIST_STD = 0.6162  # standard deviation of the pixels, in [-1, 1]
+
+
+def mnist(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Denoiser]]:
+    """A class-conditional model of MNIST, whose labels are dropped so that it can be guided.
+
+    It serves as the unconditional model too. Hours on two CPU cores: keep a checkpoint.
+    Lesson: 09_class_conditional, 11_classifier_free_guidance.
+    """
+    torch.manual_seed(seed)
+    denoiser = Denoiser(build(MNIST_NETWORK), "v", MNIST_STD, run.dtype)
+    batches = data.batches(*data.mnist("train"), size=128, seed=seed)
+    return fit(
+        denoiser, dropping(0.1), batches, steps, lr=1.5e-3, ema=0.9995, clip=1.0, warmup=500,
+        checkpoint=run.checkpoint,
+    )  # fmt: skip
+
+
+def mnist_quality(denoiser) -> dict:
+    """Share recognised and diversity at omega = 1 and 2; Frechet distance at omega = 1.
+
+    2,000 images in 20 steps for the former; 10,000 in 50 for the latter, which takes minutes.
+    """
+    y = torch.arange(10_000) % 10
+    levels, generator = grid(SCHEDULE, 50), torch.Generator().manual_seed(0)
+    noise = initial_noise((len(y), 1, 28, 28), levels[0], generator, torch.float32)
+    walks = (
+        ddim(guidance.condition(denoiser, labels), part, levels)
+        for part, labels in zip(noise.split(500), y.split(500), strict=True)
+    )
+    images = torch.cat([last(walk) for walk in walks])
+    frechet = {"omega_1_50_steps": {"frechet": round(metrics.frechet(images), 4)}}
+    return images_quality(denoiser, (1, 2), 2000) | frechet
+
+
+def mnist_classifier(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Classifier]]:
+    """A noise-aware classifier, taught at the levels samplers visit. Lesson: 10."""
+
+    def losses(classifier: Classifier, x0: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(classifier, x0, random_steps(SCHEDULE, len(x0)), y)
+
+    return _fit_classifier(CLASSIFIER_NETWORK, losses, steps, seed, run)
+
+
+def mnist_clean(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Classifier]]:
+    """The same network that has never seen noise: for contrast. Lesson: 10."""
+
+    def losses(classifier: Classifier, x0: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(classifier, x0, SCHEDULE.at(0), y)
+
+    return _fit_classifier(CLASSIFIER_NETWORK, losses, steps, seed, run)
+
+
+def mnist_judge(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Classifier]]:
+    """The classifier that measures: larger, and taught on images askew and shifted.
+
+    It guides nothing and shares no weights with what does, so its opinion is an independent one.
+    At the end it is shown the real images once more, to remember how they are distributed.
+    """
+
+    def losses(classifier: Classifier, x0: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(classifier, shaken(x0), SCHEDULE.at(0), y)
+
+    for progress in _fit_classifier(JUDGE_NETWORK, losses, steps, seed, run):
+        yield progress
+    metrics.remember(progress.ema, *data.mnist("train"))
+
+
+def _fit_classifier(network: dict, losses, steps: int, seed: int, run: Run):
+    torch.manual_seed(seed)
+    classifier = Classifier(build(network), MNIST_STD)
+    batches = data.batches(*data.mnist("train"), size=128, seed=seed)
+    return fit(
+        classifier, losses, batches, steps, lr=1e-3, ema=0.999, warmup=200,
+        checkpoint=run.checkpoint,
+    )  # fmt: skip
+
+
+def shaken(x: Tensor) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1], each a little turned, sheared, scaled and shifted."""
+    most = torch.tensor([0.12, 0.15, 0.1])  # stretch, shear and turn, shift in half sides
+    wobble = torch.eye(2, 3) + (2 * torch.rand(len(x), 2, 3) - 1) * most
+    points = F.affine_grid(wobble, list(x.shape), align_corners=False)
+    return F.grid_sample(x + 1, points, align_corners=False) - 1  # what comes in is ground, -1
+
+
+@torch.no_grad()
+def classifier_quality(classifier: Classifier) -> dict:
+    """Share of right answers and nats per label on 10,000 test images at four clocks."""
+    x, y = data.mnist("test")
+    torch.manual_seed(0)
+    eps, quality = torch.randn_like(x), {}
+    for u in (0.0, 0.25, 0.5, 0.75):
+        t = SCHEDULE(torch.tensor(u))
+        parts = zip(x.split(500), eps.split(500), strict=True)
+        log_prob = torch.cat([classifier.class_log_prob(add_noise(*part, t), t) for part in parts])
+        quality[f"clock_{u}"] = {
+            "accuracy": (log_prob.argmax(1) == y).double().mean().item(),
+            "nats": round(F.nll_loss(log_prob, y).item(), 4),
+        }
+    return quality
+
+
+def judge_quality(judge: Classifier) -> dict:
+    """Share of the 10,000 test images it reads right, and their Frechet distance: the floor."""
+    x, y = data.mnist("test")
+    clean, parts = SCHEDULE.at(0), x.split(500)
+    with torch.inference_mode():
+        read = torch.cat([judge.class_log_prob(part, clean) for part in parts]).argmax(1)
+        features = torch.cat([judge.features(part, clean) for part in parts])
+    distance = metrics.frechet_distance(metrics.moments(features), metrics.remembered(judge))
+    return {
+        "test": {
+            "accuracy": (read == y).double().mean().item(),
+            "frechet": round(distance, 4),
+        }
+    }
+
+
+def _mnist_card(network: dict) -> Callable[[], dict]:
+    told = "MNIST's 60,000 training images, didiff.data.mnist('train')"
+    return lambda: _card(network, told, *data.mnist("train"))
+
+
+RECIPES = {
+    "digits": Recipe(digits, 4000, images_quality, digits_card),
+    "mnist": Recipe(mnist, 20_000, mnist_quality, _mnist_card(MNIST_NETWORK)),
+    "mnist_classifier": Recipe(
+        mnist_classifier, 5000, classifier_quality, _mnist_card(CLASSIFIER_NETWORK)
+    ),
+    "mnist_clean": Recipe(mnist_clean, 3000, classifier_quality, _mnist_card(CLASSIFIER_NETWORK)),
+    "mnist_judge": Recipe(mnist_judge, 4000, judge_quality, _mnist_card(JUDGE_NETWORK)),
+}
 
 
 # --- points of a mixture, whose best denoiser is known -------------------------------------------

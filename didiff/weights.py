@@ -1,4 +1,4 @@
-"""Trained denoisers on the disk: safetensors, each with a JSON card that says how it was made.
+"""Trained models on the disk: safetensors, each with a JSON card that says how it was made.
 
 A network is rebuilt from its card, out of a closed table; nothing is ever unpickled.
 """
@@ -9,12 +9,19 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
+from .classifier import Classifier
 from .denoiser import Denoiser
 from .files import data_folder, sha256, written_beside
 from .networks import MLP, ConvNet, Judge, UNet
 
 NETWORKS = {"MLP": MLP, "UNet": UNet, "ConvNet": ConvNet, "Judge": Judge}
-"""What a card may name."""
+"""What a card may name as network."""
+
+MODELS: dict[str, tuple] = {
+    "Denoiser": (Denoiser, ("target", "sigma_data")),
+    "Classifier": (Classifier, ("sigma_data",)),
+}
+"""What a card may name as model, and what a model is told beside its network."""
 
 CARD_ENTRIES = (
     "architecture", "command", "seed", "dataset", "dataset_sha256", "schedule", "hardware",
@@ -37,8 +44,8 @@ def build(architecture: dict) -> nn.Module:
         raise ValueError(f"{network} cannot be built from {arguments}: {error}") from error
 
 
-def save(name: str | Path, denoiser: Denoiser, card: dict) -> Path:
-    """Write weights and card, and return the path of the weights.
+def save(name: str | Path, model: Denoiser | Classifier, card: dict) -> Path:
+    """Write weights and card of a model of MODELS, and return the path of the weights.
 
     name: a path that ends in .safetensors, or the bare name of a model, which goes to the folder
     `weights/` of the data. card: the entries CARD_ENTRIES; the rest is filled in here.
@@ -48,12 +55,13 @@ def save(name: str | Path, denoiser: Denoiser, card: dict) -> Path:
     lacking = [entry for entry in CARD_ENTRIES if entry not in card]
     if lacking:
         raise ValueError(f"the card lacks {', '.join(lacking)}")
-    state = {key: value.contiguous() for key, value in denoiser.net.state_dict().items()}
+    state = {key: value.contiguous() for key, value in model.net.state_dict().items()}
     content = safetensors.torch.save(state)
+    kind = type(model).__name__
     card = card | {
-        "target": denoiser.target,
-        "sigma_data": denoiser.sigma_data,
-        "parameters": sum(value.numel() for value in state.values()),
+        "model": kind,
+        **{setting: getattr(model, setting) for setting in MODELS[kind][1]},
+        "parameters": sum(value.numel() for value in model.net.parameters()),
         "sha256": sha256(content),
     }
     _rebuilt(card, state)
@@ -74,8 +82,8 @@ def read_card(name: str | Path) -> dict:
         raise ValueError(f"{path} is no card ({error}): {_remedy(path)}") from error
 
 
-def load(name: str | Path) -> Denoiser:
-    """The denoiser of that name (or path), ready to sample, checked against its card.
+def load(name: str | Path):
+    """The Denoiser or Classifier of that name (or path), ready for use, checked against its card.
 
     Raises FileNotFoundError where weights or card are missing, ValueError where they are damaged
     or do not belong together; each names the file and what to do.
@@ -88,21 +96,22 @@ def load(name: str | Path) -> Denoiser:
             f"short or altered: {_remedy(path)}"
         )
     try:
-        denoiser = _rebuilt(card, safetensors.torch.load(content))
+        model = _rebuilt(card, safetensors.torch.load(content))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{_card_path(path)} does not describe the weights beside it ({error}): {_remedy(path)}"
         ) from error
-    return denoiser.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
-def _rebuilt(card: dict, state: dict) -> Denoiser:
-    denoiser = Denoiser(build(card["architecture"]), card["target"], card["sigma_data"])
+def _rebuilt(card: dict, state: dict):
+    kind, settings = MODELS[card["model"]]
+    model = kind(build(card["architecture"]), **{setting: card[setting] for setting in settings})
     try:
-        denoiser.net.load_state_dict(state)
+        model.net.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"the weights do not fit into {card['architecture']}") from error
-    return denoiser
+    return model
 
 
 def _path(name: str | Path) -> Path:

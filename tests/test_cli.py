@@ -74,7 +74,7 @@ def test_no_recipe_sees_the_half_that_its_judge_learns_from(monkeypatch):
 def test_the_ideal_denoiser_of_the_digits_is_recognised_like_real_ones():
     x, y = digits("train")
     classes = torch.arange(10).repeat_interleave(10)
-    images = recipes.sample_digits(Mixture(x, labels=y), classes, omega=1, steps=20)
+    images = recipes.sample(Mixture(x, labels=y), classes, omega=1, shape=(1, 8, 8))
     assert metrics.recognised(images, classes) >= 0.95
     assert torch.cdist(images.flatten(1), x.flatten(1)).min(1).values.median() < 0.2
 
@@ -99,7 +99,7 @@ def test_the_exact_denoiser_has_no_excess_and_a_wrong_one_as_much_as_it_is_wrong
 
 @pytest.fixture(scope="module")
 def shipped():
-    return recipes.digits_quality(weights.load("digits"))
+    return recipes.images_quality(weights.load("digits"))
 
 
 def test_the_shipped_digits_are_recognised_and_diverse(shipped):

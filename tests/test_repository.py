@@ -32,6 +32,7 @@ NEIGHBOURS = {
     ("data", "download"),  # a data set that is missing is fetched
     ("classifier", "denoiser"),  # both show a network its input in the same way
     ("metrics", "data"),  # the judge of digits learns from digits
+    ("metrics", "weights"),  # and that of MNIST is shipped
     ("museum", "plots"),  # its exhibits hang in figures and a table
     ("cli", "recipes"),  # `train digits` follows the recipe of that name
     ("__main__", "cli"),  # `python -m didiff` is the command line

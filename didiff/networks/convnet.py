@@ -27,7 +27,7 @@ class ConvNet(nn.Module):
         self.embedding = Embedding(width)
         self.encoder = Encoder(shape[0], channels, patch, width)
         self.norm, self.last = norm(channels[-1]), nn.Linear(channels[-1], classes)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, x: Tensor, clock: Tensor) -> Tensor:
         """What the linear layer reads, (B, channels[-1])."""

@@ -42,7 +42,8 @@ class UNet(nn.Module):
             norm(channels[0]), nn.SiLU(),
             nn.Conv2d(channels[0], shape[0] * patch**2, 3, padding=1), nn.PixelShuffle(patch),
         )  # fmt: skip
-        self.to(memory_format=torch.channels_last)  # what convolutions on a CPU like best
+        # the order of numbers in memory that convolutions on a CPU like best
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, clock: Tensor, y: Tensor | None = None) -> Tensor:
         check_shape(x, self.shape)

@@ -16,7 +16,7 @@ GOALS = {"omega_1": 0.95, "omega_3": 0.99}
 
 
 def quality(denoiser, which: str) -> Iterator[Row]:
-    for circumstances, numbers in recipes.digits_quality(denoiser).items():
+    for circumstances, numbers in recipes.images_quality(denoiser).items():
         omega = circumstances.replace("_", "")
         name = f"digits_recognised_{omega}_{which}"
         yield at_least(name, numbers["recognised"], GOALS[circumstances], "")
@@ -87,7 +87,7 @@ def digits_ratio_to_matmul() -> Iterator[Row]:
 
 def guided_walk(denoiser: Denoiser, omega: float):
     """A lazy walk to sixteen digits, one of each class and six more, and their classes."""
-    y, levels = torch.arange(IMAGES) % 10, grid(recipes.DIGITS_SCHEDULE, STEPS)
+    y, levels = torch.arange(IMAGES) % 10, grid(recipes.SCHEDULE, STEPS)
     noise = initial_noise((IMAGES, 1, 8, 8), levels[0], torch.Generator().manual_seed(0))
     return ddim(guidance.classifier_free(denoiser, y, omega), noise.float(), levels), y
 
