@@ -23,7 +23,7 @@ FLOORS = [
     {"schedules", "mixtures", "sde", "networks"},
     {"denoiser", "classifier", "guidance", "samplers"},
     {"training", "data", "download", "metrics", "weights", "pictures"},
-    {"widgets", "plots", "checks", "museum", "recipes", "cli", "__main__"},
+    {"widgets", "playground", "plots", "checks", "museum", "recipes", "cli", "__main__"},
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # Modules of one floor leave one another alone; these do not, and each pair has its reason.
@@ -33,6 +33,7 @@ NEIGHBOURS = {
     ("classifier", "denoiser"),  # both show a network its input in the same way
     ("metrics", "data"),  # the judge of digits learns from digits
     ("metrics", "weights"),  # and that of MNIST is shipped
+    ("playground", "widgets"),  # it is a use of them
     ("museum", "plots"),  # its exhibits hang in figures and a table
     ("cli", "recipes"),  # `train digits` follows the recipe of that name
     ("__main__", "cli"),  # `python -m didiff` is the command line

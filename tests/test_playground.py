@@ -1,0 +1,286 @@
+"""Laws of the playground: one noise, counted evaluations, a frame at every step, honest words.
+
+The exact law of blurred digits stands for the network: quick, and every number known. Walks are
+held by events, never by the clock.
+"""
+
+import io
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from didiff import data, guidance, metrics
+from didiff.mixtures import Mixture
+from didiff.pictures import mosaic, png
+from didiff.playground import COLUMNS, IMAGES, ONE_OF_EACH, Counted, Playground, labels, worth
+from didiff.samplers import last
+from didiff.schedules import grid, trigonometric
+from didiff.widgets import choices, final
+
+NAN = float("nan")
+PATIENCE = 30.0  # seconds; only a failing test waits so long
+SHAPE = (1, 8, 8)
+REST = {"digit": ONE_OF_EACH, "omega": 2.0, "steps": 6, "sampler": "DDIM", "seed": 0}
+
+
+def levels(steps):
+    return grid(trigonometric, steps, start=0.99)
+
+
+def blurred_digits() -> Mixture:
+    x, y = data.digits("train")
+    return Mixture(x[:100], 0.4, labels=y[:100])
+
+
+@pytest.fixture
+def play():
+    D, C = Counted(blurred_digits()), Counted(blurred_digits())
+    methods = {
+        "free": lambda y, omega: guidance.classifier_free(D, y, omega),
+        "classifier": lambda y, omega: guidance.classifier(
+            guidance.condition(D, None), guidance.log_prob_of(C, y), omega
+        ),
+    }
+    return Playground(methods, {"denoiser": D, "classifier": C}, levels, shape=SHAPE, steps=6)
+
+
+def alone(denoise, **settings) -> Playground:
+    """A playground of one method, (x, t) -> Prediction, that heeds neither class nor omega."""
+    return Playground({"alone": lambda y, omega: denoise}, {}, levels, shape=SHAPE, **settings)
+
+
+def grey(picture: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(picture)) as image:
+        return np.asarray(image)
+
+
+# -- the samples ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("view", ["explorer", "trajectory"])
+def test_every_view_draws_wherever_its_controls_can_stand(play, view):
+    explorer = getattr(play, view)()
+    grids = {name: choices(control) for name, control in explorer.controls.items()}
+    corners = [
+        dict(zip(grids, corner, strict=True))
+        for corner in itertools.product(*((grid[0], grid[-1]) for grid in grids.values()))
+    ]
+    along = [explorer.values | {"digit": value} for value in grids["digit"]]
+    along += [explorer.values | {"sampler": value} for value in grids["sampler"]]
+    for values in corners + along:
+        frames = list(explorer.frames(**values))
+        assert {grey(frame.picture).shape[1] for frame in frames} == {int(explorer._picture.width)}
+        assert "recognised" in frames[-1].readout, values
+
+
+def test_the_last_frame_shows_the_end_of_the_walk_and_the_first_what_it_expected(play):
+    states = list(play.walk("free", labels(ONE_OF_EACH, IMAGES), 2.0, 6, "DDIM", 0))
+    first, *_, end = play.frames("free", **REST)
+    scale = play._scale
+    assert first.picture == png(mosaic(states[0].x0, COLUMNS, scale))
+    assert end.picture == png(mosaic(states[-1].x, COLUMNS, scale))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 40])
+def test_a_run_can_be_left_between_any_two_steps(play, steps):
+    frames = list(play.frames("free", **REST | {"steps": steps}))
+    assert len(frames) == steps + 1
+    assert frames[0].readout == f"expected after 0 of {steps} steps"
+
+
+def test_a_stale_walk_asks_nothing_more_of_the_model(play):
+    asked, go, early = [], threading.Event(), threading.Event()
+
+    def held(y, omega):
+        def denoise(x, t):
+            asked.append(omega)
+            early.set()
+            assert go.wait(PATIENCE)
+            return blurred_digits()(x, t, y)
+
+        return denoise
+
+    explorer = Playground({"held": held}, {}, levels, shape=SHAPE, steps=6).explorer()
+    explorer["omega"].value = 5.0
+    assert early.wait(PATIENCE)  # the first step is at work
+    for omega in (6.0, 7.0, 8.0):
+        explorer["omega"].value = omega
+    go.set()
+    explorer.wait()
+    assert asked == [5.0] + [8.0] * 6
+
+
+def test_the_noise_stays_while_all_but_the_seed_moves(play):
+    y = labels(ONE_OF_EACH, IMAGES)
+
+    def start(method="free", omega=2.0, steps=6, sampler="DDIM", seed=0):
+        return next(play.walk(method, y, omega, steps, sampler, seed)).x
+
+    same = [start(method="classifier"), start(omega=9.0), start(steps=31), start(sampler="DDPM")]
+    assert all(torch.allclose(x, start(), rtol=0, atol=1e-5) for x in same)
+    assert not torch.allclose(start(seed=1), start(), rtol=0, atol=0.1)
+
+
+def test_chance_on_the_way_comes_from_the_seed(play):
+    noisy = REST | {"sampler": "DDPM"}
+    pictures = [final(play.frames("free", **noisy | {"seed": seed})).picture for seed in (0, 0, 1)]
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_exact_methods_draw_the_same_at_different_prices(play):
+    y = labels(ONE_OF_EACH, IMAGES)
+    free, separate = (last(play.walk(m, y, 2.0, 6, "DDIM", 0)) for m in ("free", "classifier"))
+    assert (free - separate).abs().max() < 0.01  # single precision, divided by a signal of 0.016
+    prices = [final(play.frames(m, **REST)).readout.split("evaluations: ")[1] for m in play.methods]
+    assert prices == ["12 denoiser", "6 denoiser + 6 classifier"]
+
+
+# -- evaluations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sampler", "price"), [("DDPM", 12), ("Heun", 22)])
+def test_evaluations_are_counted_and_not_derived_from_the_steps(play, sampler, price):
+    readout = final(play.frames("free", **REST | {"sampler": sampler})).readout
+    assert readout.endswith(f"evaluations: {price} denoiser")
+
+
+def test_a_doubled_batch_costs_double():
+    D = Counted(blurred_digits())
+
+    def doubled(y, omega):
+        def guided(x, t):
+            both = D(torch.cat([x, x]), t, torch.cat([torch.full_like(y, -1), y]))
+            halves = [half.chunk(2) for half in both]
+            return type(both)(*(u + omega * (c - u) for u, c in halves))
+
+        return guided
+
+    play = Playground({"doubled": doubled}, {"denoiser": D}, levels, shape=SHAPE)
+    assert final(play.frames("doubled", **REST)).readout.endswith("evaluations: 12 denoiser")
+
+
+def test_each_thread_counts_for_itself(play):
+    D, seen = play.counted["denoiser"], []
+
+    def elsewhere():
+        final(play.frames("free", **REST))
+        seen.append(D.asked)
+
+    hand = threading.Thread(target=elsewhere)
+    hand.start()
+    hand.join(PATIENCE)
+    assert (D.asked, seen) == (0, [12 * IMAGES])
+
+
+def test_a_counted_model_is_itself_in_all_else():
+    mixture = blurred_digits()
+    counted, t = Counted(mixture), levels(5)[2]
+    x, y = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.arange(3)
+    assert counted.classes == mixture.classes
+    for got, wanted in [
+        (counted(x, t).eps, mixture(x, t).eps), (counted(x, t, y).x0, mixture(x, t, y).x0),
+        (counted.class_log_prob(x, t), mixture.class_log_prob(x, t)),
+    ]:  # fmt: skip
+        assert torch.equal(got, wanted)
+    assert counted.asked == 9
+
+
+# -- the words --------------------------------------------------------------------------------
+
+
+def test_the_readout_says_what_the_judge_says():
+    x, y = data.digits("test")
+    wrong = torch.cat([y[:10], (y[10:16] + 1) % 10])
+    found, spread = metrics.recognised(x[:16], wrong), metrics.diversity(x[:16], wrong)
+    assert found < 0.7
+    text = f"recognised {round(16 * found)} of 16 · diversity {spread:.2f} (real: 1)"
+    assert worth(x[:16], wrong) == text
+
+
+def test_one_image_of_each_class_has_no_diversity():
+    x, y = data.digits("test")
+    each = torch.stack([x[y == k][0] for k in range(10)])
+    assert worth(each, torch.arange(10)) == "recognised 10 of 10"
+
+
+def test_what_overflowed_is_drawn_and_told():
+    def overflowing(x, t):
+        guess = blurred_digits()(x, t)
+        guess.x0[3] = NAN
+        guess.x0[5] = torch.inf
+        return guess
+
+    play = alone(overflowing, steps=6)
+    end = final(play.frames("alone", **REST))
+    assert end.readout.startswith("2 of 16 images overflowed: take more steps or a smaller ω")
+    look = final(play.trajectory().frames(**play.trajectory().values | {"stop": 6}))
+    assert "2 of 8 images overflowed" in look.readout
+
+
+@pytest.mark.parametrize(("view", "moved"), [("explorer", "steps"), ("trajectory", "stop")])
+def test_an_error_reaches_the_reader_and_does_not_stay(view, moved):
+    broken = threading.Event()
+    broken.set()
+
+    def denoise(x, t):
+        if broken.is_set():
+            raise ValueError("this network is not for digits")
+        return blurred_digits()(x, t)
+
+    explorer = getattr(alone(denoise, steps=3), view)()
+    with pytest.raises(ValueError, match="not for digits"):
+        explorer.wait()
+    assert explorer.readout == "ValueError: this network is not for digits"
+    broken.clear()
+    explorer[moved].value = 2
+    explorer.wait()
+    assert "recognised" in explorer.readout
+
+
+def test_a_playground_without_a_method_is_refused():
+    with pytest.raises(ValueError, match="needs a method"):
+        Playground({}, {}, levels)
+
+
+# -- the path ---------------------------------------------------------------------------------
+
+
+def test_the_trajectory_shows_xt_above_x0(play):
+    explorer = play.trajectory()
+    explorer["stop"].value = 4
+    explorer.wait()
+    states = list(play.walk("free", labels(ONE_OF_EACH, COLUMNS), play.omega, 6, "DDIM", 0))
+    both = torch.cat([states[4].x, states[4].x0])
+    assert explorer.picture == png(mosaic(both, COLUMNS, play._scale))
+    t = states[4].t
+    assert explorer.readout.startswith(
+        f"step 4 of 6: clock {t.clock:.2f} · xt = {t.signal:.2f} x0 + {t.noise:.2f} eps · x0 recog"
+    )
+
+
+def test_a_path_is_walked_once_and_as_far_as_somebody_looks(play):
+    frames, D = play.trajectory().frames, play.counted["denoiser"]
+    setting = {name: REST[name] for name in ("digit", "omega", "sampler", "seed")}
+
+    def cost(**moved):
+        before = D.asked
+        list(frames(**{"stop": 3, "method": "free", **setting, **moved}))
+        return (D.asked - before) / (2 * COLUMNS)
+
+    assert [cost(), cost(), cost(stop=1), cost(stop=6), cost(stop=0)] == [4, 0, 0, 2, 0]
+    assert [cost(omega=5.0), cost(omega=5.0, stop=2)] == [4, 0]
+
+
+def test_a_path_left_on_the_way_goes_on_from_there(play):
+    explorer = play.trajectory()
+    values = explorer.values | {"stop": 6}
+    whole = final(explorer.frames(**values))
+    other = play.trajectory().frames
+    run = other(**values)
+    next(run), next(run)
+    run.close()
+    assert final(other(**values)) == whole
