@@ -46,12 +46,16 @@ class Reading(NamedTuple):
         return abs(self.value - self.check.wanted) <= self.check.slack  # NaN does not
 
     def __str__(self) -> str:
-        wanted, digits = self.check.wanted, 3
+        value, wanted = self.value, self.check.wanted
         if self.passes:  # rounding differs among machines: let it not show
-            return f"{wanted if abs(self.value - wanted) <= EXACT else self.value:.3g}"
-        while f"{self.value:.{digits}g}" == f"{wanted:.{digits}g}":
-            digits += 1  # what is off must look so
-        return f"{self.value:.{digits}g} ✗"
+            return _digits(wanted if abs(value - wanted) <= EXACT else value, 3)
+        enough = (n for n in range(3, 18) if _digits(value, n) != _digits(wanted, n))
+        return f"{_digits(value, next(enough))} ✗"  # what is off must look so
+
+
+def _digits(number: float, n: int) -> str:
+    """Rounded to n digits, but not left of the point."""
+    return f"{number:.{n}g}" if abs(number) < 10**n else f"{number:.0f}"
 
 
 class Exhibit(NamedTuple):
@@ -138,8 +142,12 @@ def _gallery(exhibits: Sequence[Exhibit], draw: Callable[[Exhibit, Axes], Any]) 
         draw(exhibit, ax)
         ax.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
         ax.set_title(textwrap.fill(exhibit.name, 28), fontsize="medium")
-        if ax is not axes[0] and (legend := ax.get_legend()):
+        ax.label_outer()
+        if legend := ax.get_legend():
             legend.remove()
     for ax in axes[len(exhibits) :]:
         ax.remove()
+    handles, labels = axes[0].get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

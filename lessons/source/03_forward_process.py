@@ -21,7 +21,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from didiff import data, mixtures, plots, samplers, schedules, sde, widgets
+from didiff import data, mixtures, museum, plots, samplers, schedules, sde, widgets
+from didiff.museum import Check
 from didiff.process import NoiseLevel
 
 torch.manual_seed(0)
@@ -84,7 +85,7 @@ for label, keep in [("√0.99", math.sqrt(0.99)), ("0.99", 0.99), ("0.98", 0.98)
     expected = 0.01 / (1 - keep**2)
     assert abs(x.var() - expected) < 4 * expected * math.sqrt(2 / n)
     assert abs(x.mean() - 3 * keep**1000) < 4 * math.sqrt(expected / n)
-    rows.append([label, f"{x.mean():.2f}", f"{x.var():.2f}", f"{expected:.4f}"])
+    rows.append([label, f"{x.mean():z.2f}", f"{x.var():.2f}", f"{expected:.4f}"])
 plots.table(
     rows, header=["kept c", "mean", "variance", "p / (1 - c²)"], caption="After 1000 steps from 3"
 )
@@ -326,7 +327,7 @@ cases = {
     "unit data": (unit, 0.0, 1.0),
 }
 for name, (x, mean, variance) in cases.items():
-    print(f"{name}: mean {x.mean():.2f}, variance {x.var():.2f}", end="; ")
+    print(f"{name}: mean {x.mean():z.2f}, variance {x.var():.2f}", end="; ")
     print(f"expected {mean:.2f} and {variance:.2f}")
     assert abs(x.mean() - mean) < 4 * math.sqrt(variance / n)
     assert abs(x.var() - variance) < 4 * variance * math.sqrt(2 / n)
@@ -455,6 +456,7 @@ print(f"the bumps merge at step {merged}")
 for k, sign in ((merged - 10, 1), (merged + 10, -1)):  # a valley before, a top after
     side, top = mixtures.bimodal().log_prob(torch.tensor([[0.05], [0.0]]).double(), schedule.at(k))
     assert sign * (side - top) > 0
+explorer["k"].value = 150  # back to where it stood
 
 # %% [markdown] tags=["L6-38"]
 # ## 6. The bell, piece by piece
@@ -783,151 +785,175 @@ assert abs(rate - expected) < 1e-10
 # %% [markdown]
 # ## 11. Bug museum
 #
-# Five famous mistakes, each with a check that sees it, whether or not the eye does.
+# Five famous mistakes. Each hangs beside the right version, with its picture and its numbers (what is wanted stands in the
+# head of the table, ✗ marks what is off). A `Check` says what to measure, what is wanted, and how far chance may carry it.
+# Those of the `eye` look at samples, the `units` at the formula; every mistake must be caught by one of the `units`.
 
-# %% [markdown] tags=["T-01"]
-# **The shifted table (T-01, invisible).** `cumprod(1 - beta)` starts at $\bar\alpha_1$, not at $\bar\alpha_0$. Whoever reads it with
-# $k=1..T$ is one step off. We let a sampler read its table one entry too late; the exact denoiser knows the true level. Which outline is
-# the wrong one?
+# %% [markdown] tags=["T-01", "T-02", "E-01"]
+# **The shifted table (T-01).** `short = cumprod(1 - beta)` starts at $\bar\alpha_1$, not at $\bar\alpha_0$. Whoever reads it
+# with $k=0..T$ is one step off.
+#
+# **The index that wraps (T-02).** Whoever mends that with `short[k - 1]` gets, at $k=0$, Python's *last* entry, as if the
+# picture at the end were pure noise.
+#
+# A sampler (lesson 07) reads each table, while the exact denoiser knows the true levels. *Predict:* which of the two would
+# you see?
 
 
-# %% tags=["T-01"]
-def sample(denoiser, x, schedule, shift):
-    """From step T to 0 in tens (lesson 07), the table read `shift` entries too late."""
-    table = [schedule.at(min(k + shift, schedule.T)) for k in range(schedule.T + 1)]
-    for k, then in pairwise(range(schedule.T, -1, -10)):
+# %% tags=["T-01", "T-02"]
+def sample(table, denoiser, x, schedule):
+    """From step T to 0 in tens (lesson 07). table: k -> the alpha_bar that the sampler believes."""
+    steps = range(schedule.T, -1, -10)
+    levels = [NoiseLevel(table(k).sqrt(), (1 - table(k)).sqrt()) for k in steps]
+    for k, (t, s) in zip(steps, pairwise(levels), strict=False):
         eps = denoiser(x, schedule.at(k)).eps  # the mean of the noise in x, given x
-        x = add_noise((x - table[k].noise * eps) / table[k].signal, eps, table[then])
-    return x
+        x = add_noise((x - t.noise * eps) / t.signal, eps, s)
+    return x[:, 0]
 
 
-# %% tags=["T-01"]
-static, data_law = quantiles(5000), mixtures.gaussian()
-a, b = (sample(data_law, static, schedule, shift)[:, 0] for shift in (1, 0))
-edges = torch.linspace(-1, 3, 41, dtype=torch.float64)
-x, bins = (edges[1:] + edges[:-1]) / 2, edges.diff()
-outlines = {name: torch.histc(y, 40, -1, 3) / len(y) / bins for name, y in {"A": a, "B": b}.items()}
-bell = Normal(1.0, 0.5).log_prob(x).exp()
-plots.show(
-    plots.densities(x, {**outlines, "exact": bell}),
-    alt="Three bells around 1: the outlines of two histograms, A and B, run on one another, a "
-    "little higher at the top than the dashed exact bell.",
-    caption="One of A and B was made with the shifted table.",
+# %% tags=["check", "T-01", "T-02", "E-01"]
+short, first = torch.cumprod(1 - schedule.beta, 0), schedule.beta[0]
+world = mixtures.gaussian(), quantiles(5000), schedule
+tables = museum.inspect(
+    {
+        "right": lambda k: schedule.alpha_bar[k],
+        "T-01: shifted": lambda k: short[min(k, 999)],
+        "T-02: wraps": lambda k: short[k - 1],
+    },
+    eye={"std": Check(lambda table: sample(table, *world).std(), wanted=0.5, slack=0.03)},
+    units={
+        "ᾱ_0": Check(lambda table: table(0), wanted=1),
+        "ᾱ_1 + β_1": Check(lambda table: table(1) + first, wanted=1),
+        "β̃_1": Check(lambda table: (1 - table(0)) / (1 - table(1)) * first, wanted=0),
+    },
 )
-print(f"std of A {a.std():.3f}, of B {b.std():.3f}, exact 0.500")
-assert b.std() < a.std() < 0.5
+assert [exhibit.visible for exhibit in tables] == [False, False, True]
 
-# %% [markdown] tags=["T-01"]
-# It is A, and nobody can see it; the wrong one even has the better standard deviation (coarse steps make both a little low).
-# The unit check sees it: *after one step exactly one β has acted, after none none has.*
+# %% tags=["T-01", "T-02"]
+x = torch.linspace(-1, 3, 121, dtype=torch.float64)
+bell = {"exact": Normal(1.0, 0.5).log_prob(x).exp()}
+museum.show(
+    tables,
+    caption="Samples of N(1, 0.5²) by three tables. β̃_1: the variance of the last step back.",
+    draw=lambda one, ax: plots.densities(
+        x, bell, samples={"model": sample(one.version, *world)}, ax=ax
+    ),
+    alt="Three histograms over the same exact bell around 1. With the right table and with the "
+    "shifted one it fills the bell alike; with the wrapped index it is a needle at 0.",
+)
 
-# %% tags=["check", "T-01"]
-shifted = torch.cumprod(1 - schedule.beta, 0)  # read with k = 0..T - 1, as if shifted[k] were ᾱ_k
-right, one_beta = schedule.alpha_bar, 1 - schedule.beta[0]
-print(f"right:   ᾱ_0 - 1 = {right[0] - 1:.1e},  ᾱ_1 - (1 - β_1) = {right[1] - one_beta:.1e}")
-print(f"shifted: ᾱ_0 - 1 = {shifted[0] - 1:.1e}, ᾱ_1 - (1 - β_1) = {shifted[1] - one_beta:.1e}")
-assert right[0] == 1
-assert abs(right[1] - one_beta) < 1e-15
-assert abs(shifted[1] - one_beta) > 1e-4
-
-# %% [markdown] tags=["T-02", "E-01"]
-# **The index that wraps (T-02, visible as grain).** Keep the short table, write `table[k - 1]` for "one step earlier", and at the last
-# step back ($k=0$ in Python's count) Python reads the *last* entry. Instead of no noise the finished picture gets noise of variance 1.
-
-
-# %% tags=["formula", "E-01"]
-def posterior_variance(before, now, beta):
-    """(1 - alpha_bar_{k-1}) / (1 - alpha_bar_k) * beta_k."""
-    return (1 - before) / (1 - now) * beta
-
-
-# %% tags=["check", "T-02", "E-01"]
-wrapped = posterior_variance(shifted[0 - 1], shifted[0], schedule.beta[0])
-correct = posterior_variance(right[0], right[1], schedule.beta[0])
-print(f"variance of the last step back: right {correct:.3f}, wrapped {wrapped:.3f}")
-assert correct == 0
-assert abs(wrapped - 1) < 1e-3
+# %% [markdown] tags=["T-01", "T-02", "E-01"]
+# The shifted table passes every look. What sees it is the unit check: *after one step exactly one β has acted, after none
+# none has.* (With the wrapped index our sampler ends in its guess of the noise. The sampler of lesson 04 adds noise instead,
+# of variance $\tilde\beta_1$: 1 where 0 is right.)
 
 # %% [markdown] tags=["T-03"]
-# **The lost square root (T-03, invisible).** `alpha_bar * x0` for `sqrt(alpha_bar) * x0`, or the same with the noise. The pictures still get
-# noisier, all looks well. Ask for two numbers at $\bar\alpha=\frac12$ on data of unit variance: the variance, which must be 1, and the
-# *slope* of the mean on $x_0$. Variance and slope together tell which root is lost.
+# **The lost square root (T-03).** `alpha_bar * x0` for `sqrt(alpha_bar) * x0`, or the same with the noise. The pictures
+# still get noisier and end in static. Ask for two numbers at $\bar\alpha=\frac12$ on data of unit variance: the variance,
+# which must be 1, and the *slope* of the mean on $x_0$. The variance tells that a root is lost, the slope which one.
 
 
 # %% tags=["T-03"]
-def versions(a):
-    """(signal, noise) at alpha_bar = a: the right ones, and three ways to lose a root."""
-    v = 1 - a
-    lost = {"ᾱ without √": (a, v.sqrt()), "1 - ᾱ without √": (a.sqrt(), v), "both": (a, v)}
-    return {"right": (a.sqrt(), v.sqrt()), **lost}
+def noised(version, x0, eps, alpha_bar):
+    """x0 under noise eps at alpha_bar, () or (B,), by a version: alpha_bar -> (signal, noise)."""
+    return add_noise(x0, eps, NoiseLevel(*version(torch.as_tensor(alpha_bar).double())))
 
 
 # %% tags=["check", "T-03"]
-n, rows = 200_000, []
+n = 200_000
 x0, eps = torch.randn(2, n, dtype=torch.float64)
-for name, pair in versions(torch.tensor(0.5).double()).items():
-    x = add_noise(x0, eps, NoiseLevel(*pair))
-    variance, slope = x.var().item(), ((x * x0).mean() / (x0**2).mean()).item()
-    well = abs(variance - 1) < 4 * (2 / n) ** 0.5 and abs(slope - 0.5**0.5) < 4 / n**0.5
-    rows.append([name, f"{variance:.2f}", f"{slope:.2f}", "passes" if well else "fails"])
-    assert well == (name == "right")
-plots.table(rows, header=["", "variance", "slope", "check"], caption="ᾱ = ½ needs 1 and 0.71")
+end, half = ((x0, eps, alpha_bar) for alpha_bar in (schedule.alpha_bar[-1], 0.5))
+roots = museum.inspect(
+    {
+        "right": lambda a: (a.sqrt(), (1 - a).sqrt()),
+        "T-03: ᾱ without √": lambda a: (a, (1 - a).sqrt()),
+        "T-03: 1 - ᾱ without √": lambda a: (a.sqrt(), 1 - a),
+        "T-03: both without √": lambda a: (a, 1 - a),
+    },
+    eye={"std at the end": Check(lambda v: noised(v, *end).std(), wanted=1, slack=0.05)},
+    units={
+        "variance": Check(lambda v: noised(v, *half).var(), wanted=1, slack=4 * (2 / n) ** 0.5),
+        "slope": Check(lambda v: (noised(v, *half) * x0).mean(), wanted=0.5**0.5, slack=5 / n**0.5),
+    },
+)
+assert not any(exhibit.visible for exhibit in roots)
 
 # %% tags=["T-03"]
-k, a = torch.arange(0, 1001, 50), schedule.alpha_bar[::50]
-curves = {name: (k, signal**2 + noise**2) for name, (signal, noise) in versions(a).items()}
-plots.show(
-    plots.lines(curves, xlabel="step k", ylabel="variance of x"),
-    alt="Variance against step for four versions. The right one is flat at 1. With one root lost "
-    "it sags to 0.75 near step 260, two curves on one another; with both lost it sags to 0.5.",
-    caption="The variance tells that a root is lost, not which one: two curves coincide.",
+fading = torch.tensor([0.98, 0.8, 0.5, 0.0]).repeat(4)
+four = digits[:4].repeat_interleave(4, 0)
+static = torch.randn_like(four)
+museum.show(
+    roots,
+    caption="Above: four digits at ᾱ = 0.98, 0.8, ½ and 0. Below: 200,000 numbers at ᾱ = ½.",
+    draw=lambda one, ax: plots.images(noised(one.version, four, static, fading), columns=4, ax=ax),
+    alt="Four sheets, one for each version. In each of them four digits drown in noise from left "
+    "to right and end as static; the sheets look alike.",
 )
 
 # %% [markdown] tags=["T-23"]
-# **The wrong range (T-23, invisible in 0..16, plain in 0..255).** All of this assumes data of about unit size. Here are the digits in
-# four units. We ask that signal times rms at step $T$ of the linear table, the *leak*, stays below 0.02: a leak $\ell$ is worth
-# $\ell^2/2$ nats per number, 0.0002 at this limit.
+# **The wrong range (T-23).** All of this assumes data of about unit size. Here are the digits in four units. What is left at
+# step $T$ of the linear table, signal times rms, is the *leak* $\ell$; it is worth $\ell^2/2$ nats per number. The eye, we
+# say, notices a leak of 0.3 (look whether you agree); the unit check allows 0.02.
 
 # %% tags=["check", "T-23"]
-end, rows = schedule.at(1000).signal.item(), []
-for name, top in (("-1..1", 2), ("0..1", 1), ("0..16", 16), ("0..255", 255)):
-    x = digits.double() if name == "-1..1" else (digits.double() + 1) / 2 * top
-    rms = (x**2).mean().sqrt().item()
-    rows.append([name, f"{x.mean():.2f}", f"{rms:.2f}", f"{end * rms:.3f}"])
-    assert (end * rms < 0.02) == (top < 16)
-    nats = terminal_kl(schedule.alpha_bar[-1], x**2).mean()
-    assert abs(nats - (end * rms) ** 2 / 2) < end**4  # ℓ²/2, and a rest of the order ᾱ_T²
-plots.table(rows, header=["range", "mean", "rms", "√ᾱ_T · rms"], caption="The digits in four units")
+end, unit = schedule.at(1000), (digits.double() + 1) / 2
+ranges = {"0..1": unit, "0..16": 16 * unit, "0..255": 255 * unit}
+scales = museum.inspect(
+    {"right: -1..1": digits.double()} | {f"T-23: {name}": x for name, x in ranges.items()},
+    eye={"leak": Check(lambda x: end.signal * (x**2).mean().sqrt(), wanted=0, slack=0.3)},
+    units={
+        "std": Check(lambda x: x.std(), wanted=1, slack=0.5),
+        "nats": Check(lambda x: terminal_kl(end.alpha_bar, x**2).mean(), 0, slack=0.02**2 / 2),
+    },
+)
+for scale in scales:
+    leak, nats = scale.eye["leak"].value, scale.units["nats"].value
+    assert abs(nats - leak**2 / 2) < end.alpha_bar**2  # ℓ²/2, and a rest of the order ᾱ_T²
+assert [scale.visible for scale in scales] == [False, False, False, True]
 
-# %% [markdown] tags=["T-23"]
-# 0..16, as scikit-learn delivers it, leaks nine times as much as $[-1,1]$, and 0..255 leaves 0.79 beside noise of size 1. 0..1 leaks
-# little, but half the spread means a quarter of the signal-to-noise ratio at *every* step. In this course images live in $[-1,1]$.
-
-# %% [markdown] tags=["T-24"]
-# **The silent broadcast (T-24, visible to who draws a batch).** $B$ samples of dimension $D$, each with its own step: `signal` has
-# shape $(B,)$, and `signal * x0` multiplies along the *last* axis. With $B=D$ every sample gets the levels of all the others; with $D=1$
-# the result swells to $(B,B)$; otherwise torch complains. Here all data are 1, so we see the levels themselves: one row per sample.
-
-# %% tags=["T-24"]
-ones = torch.ones(64, 64, dtype=torch.float64)
-t = schedule.at(torch.linspace(1, 1000, 64).long())  # 64 levels, one per sample
-by_sample, crossed = add_noise(ones, 0 * ones, t), t.signal * ones
-plots.show(
-    plots.images(torch.stack([by_sample, crossed])[:, None] * 2 - 1, columns=2, scale=3),
-    alt="Two squares. Left, every row has one grey, from white on top to black at the bottom. "
-    "Right, the greys run from left to right instead: every row holds all levels.",
-    caption="Left: a level for each sample (row). Right: the levels went across.",
+# %% tags=["T-23"]
+museum.show(
+    scales,
+    caption="Above: sixteen digits at step 1000, values from -3 to 3 as grey. Below: all digits.",
+    draw=lambda one, ax: plots.images(
+        add_noise(one.version[:16], static, end) / 3, columns=4, ax=ax
+    ),
+    alt="Four sheets of sixteen squares of static. In the last one, of the range 0 to 255, bright "
+    "strokes of digits show through.",
 )
 
+# %% [markdown] tags=["T-23"]
+# 0..255 leaves 0.79 beside noise of size 1. 0..16, as scikit-learn delivers it, leaks nine times as much as $[-1,1]$, and
+# nobody sees it. 0..1 leaks little, but half the spread means a quarter of the signal-to-noise ratio at *every* step. In
+# this course images live in $[-1,1]$.
+
+# %% [markdown] tags=["T-24"]
+# **The silent broadcast (T-24).** $B$ samples of dimension $D$, each with its own step: `signal` has shape $(B,)$, and
+# `signal * x0` multiplies along the *last* axis. With $B=D$ every sample gets the levels of all the others; with $D=1$ the
+# result swells to $(B,B)$; otherwise torch complains. Here all data are 1, so we see the levels themselves: one row per
+# sample.
+
 # %% tags=["check", "T-24"]
-for name, scale in (("add_noise", by_sample), ("broadcast", crossed)):
-    print(f"{name}: largest spread within one sample {(scale.amax(1) - scale.amin(1)).max():.3f}")
-assert (by_sample == t.signal[:, None]).all()
-assert (crossed.amax(1) - crossed.amin(1)).min() > 0.9
-swollen = t.signal * ones[:, :1]
-print(f"D = 1: {tuple(ones[:, :1].shape)} becomes {tuple(swollen.shape)}")
-assert swollen.shape == (64, 64)
-assert add_noise(ones[:, :1], 0 * ones[:, :1], t).shape == (64, 1)
+square, column = (torch.ones(64, D, dtype=torch.float64) for D in (64, 1))
+t = schedule.at(torch.linspace(1, 1000, 64).long())  # 64 levels, one per sample
+shapes = museum.inspect(
+    {"right": add_noise, "T-24: broadcast": lambda x0, eps, t: t.signal * x0 + t.noise * eps},
+    units={
+        "spread": Check(lambda f: f(square, 0 * square, t).std(1).max(), wanted=0),
+        "size": Check(lambda f: f(column, 0 * column, t).numel(), wanted=64),
+    },
+)
+
+# %% tags=["T-24"]
+museum.show(
+    shapes,
+    caption="Above: a row for each sample. Below: its spread; the size of 64 numbers, D = 1.",
+    draw=lambda one, ax: plots.images(
+        one.version(square, 0 * square, t)[None, None] * 2 - 1, columns=1, ax=ax
+    ),
+    alt="Two squares. Right version: every row has one grey, from white on top to black at the "
+    "bottom. Broadcast: the greys run from left to right, so every row holds all levels.",
+)
 
 # %% [markdown]
 # `NoiseLevel.like` is the one place in the library that shapes levels for a batch.
