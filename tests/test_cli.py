@@ -35,6 +35,26 @@ def test_training_writes_weights_that_load_and_a_card_that_tells_the_command(
     assert all(map(torch.equal, loaded.state_dict().values(), end.ema.state_dict().values()))
 
 
+def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    quick = recipes.RECIPES["digits"]._replace(quality=lambda denoiser: {})
+    monkeypatch.setitem(recipes.RECIPES, "digits", quick)
+    kept = ["--checkpoint", str(tmp_path / "run.pt")]
+    for steps, folder, more in [("10", "half", kept), ("20", "whole", kept), ("20", "at once", [])]:
+        cli.main(["train", "digits", "--steps", steps, "--out", str(tmp_path / folder), *more])
+    whole, at_once = (
+        weights.load(tmp_path / f / "digits.safetensors") for f in ("whole", "at once")
+    )
+    assert all(map(torch.equal, whole.state_dict().values(), at_once.state_dict().values()))
+
+
+def test_bfloat16_is_a_matter_of_the_run_and_the_card_says_so(tmp_path, monkeypatch):
+    quick = recipes.RECIPES["digits"]._replace(quality=lambda denoiser: {})
+    monkeypatch.setitem(recipes.RECIPES, "digits", quick)
+    cli.main(["train", "digits", "--steps", "2", "--out", str(tmp_path), "--bf16"])
+    assert weights.read_card(tmp_path / "digits.safetensors")["command"].endswith("--seed 0 --bf16")
+    assert weights.load(tmp_path / "digits.safetensors").dtype is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -62,6 +82,57 @@ def test_a_recipe_depends_on_its_seed_alone():
     torch.rand(5)
     assert losses(0) == first
     assert losses(1) != first
+
+
+@pytest.fixture
+def little_mnist(monkeypatch):
+    """Two hundred images whose class is the brightness of their upper half."""
+    y = torch.arange(200) % 10
+    x = torch.full((200, 1, 28, 28), -1.0)
+    x[:, :, 4:14, 4:24] = (y / 5 - 0.9)[:, None, None, None]
+    monkeypatch.setattr(recipes.data, "mnist", lambda split: (x, y))
+    return x, y
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist_classifier", "mnist_clean", "mnist_judge"])
+def test_every_recipe_of_mnist_runs_and_its_weights_come_back(name, little_mnist, tmp_path):
+    recipe = recipes.RECIPES[name]
+    first, last = ((p.loss, p.ema) for p in recipe.train(2, 0, recipes.PLAIN))
+    assert first[0] != last[0]
+    card = recipe.card() | dict.fromkeys(("command", "seed", "hardware", "duration_s", "quality"))
+    path = weights.save(tmp_path / f"{name}.safetensors", last[1], card)
+    assert type(weights.load(path)) is type(last[1])
+
+
+def test_a_judge_remembers_what_it_was_shown(little_mnist):
+    *_, end = recipes.mnist_judge(2)
+    seen = metrics.remembered(end.ema)
+    quality = recipes.judge_quality(end.ema)["test"]
+    assert quality["frechet"] == pytest.approx(
+        0, abs=1e-3
+    )  # test images are the training ones here
+    assert seen.covariance.trace() > 0
+    assert 0 <= quality["accuracy"] <= 1
+
+
+def test_a_classifier_is_measured_at_four_levels_of_noise(little_mnist):
+    *_, end = recipes.mnist_classifier(2)
+    quality = recipes.classifier_quality(end.ema)
+    assert list(quality) == ["clock_0.0", "clock_0.25", "clock_0.5", "clock_0.75"]
+    for numbers in quality.values():
+        assert numbers["nats"] > 0
+        assert 0 <= numbers["accuracy"] <= 1
+
+
+def test_shaken_images_are_moved_and_stay_within_the_screen(little_mnist):
+    x, _ = little_mnist
+    moved = recipes.shaken(x)
+    assert moved.shape == x.shape
+    assert -1 - 1e-6 <= moved.min() <= moved.max() <= 1 + 1e-6
+    assert (moved != x).flatten(1).any(1).all()
+    centre = torch.linspace(-1, 1, 28)
+    ink, before = (((v + 1) * centre).sum((1, 2, 3)) / (v + 1).sum((1, 2, 3)) for v in (moved, x))
+    assert 0 < (ink - before).abs().max() < 0.3
 
 
 def test_no_recipe_sees_the_half_that_its_judge_learns_from(monkeypatch):

@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 import torch
+import torch.nn.functional as F
 
-from didiff import metrics
+from didiff import metrics, networks
 from didiff.data import digits
 
 # -- distances --------------------------------------------------------------------------------
@@ -164,6 +167,88 @@ def test_diversity_of_single_images_is_undefined_and_they_do_not_disturb_the_oth
     assert metrics.diversity(*both) == metrics.diversity(x[y == 3], 3)
 
 
+# -- Fréchet distance -------------------------------------------------------------------------
+
+
+def random_moments(seed: int, size: int = 5) -> metrics.Moments:
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(size, size, generator=generator, dtype=torch.float64)
+    return metrics.Moments(torch.randn(size, generator=generator).double(), root @ root.T)
+
+
+def test_frechet_distance_is_that_of_scipys_matrix_root():
+    a, b = random_moments(1), random_moments(2)
+    root = scipy.linalg.sqrtm(a.covariance.numpy() @ b.covariance.numpy())
+    expected = (a.mean - b.mean).square().sum() + (a.covariance + b.covariance).trace()
+    expected -= 2 * np.trace(root).real
+    assert metrics.frechet_distance(a, b) == pytest.approx(float(expected), abs=1e-8)
+    assert metrics.frechet_distance(b, a) == pytest.approx(float(expected), abs=1e-8)
+
+
+def test_frechet_distance_of_equal_laws_is_zero_and_of_a_shift_its_square():
+    a = random_moments(3)
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    moved = a._replace(mean=a.mean + torch.tensor([3.0, 4.0, 0, 0, 0]))
+    assert metrics.frechet_distance(a, moved) == pytest.approx(25, abs=1e-8)
+
+
+def test_frechet_distance_of_widths_is_the_square_of_their_difference():
+    """Also where a direction has no width at all, in which a matrix root would give nan."""
+    narrow, wide = (torch.diag(torch.tensor(v).double() ** 2) for v in ([1.0, 0.0], [3.0, 0.0]))
+    zero = torch.zeros(2, dtype=torch.float64)
+    distance = metrics.frechet_distance(metrics.Moments(zero, narrow), metrics.Moments(zero, wide))
+    assert distance == pytest.approx(4, abs=1e-9)
+
+
+def test_moments_are_numpys():
+    features = torch.randn(50, 3)
+    seen = metrics.moments(features)
+    np.testing.assert_allclose(seen.mean, features.numpy().mean(0), atol=1e-6)
+    np.testing.assert_allclose(seen.covariance, np.cov(features.numpy().T), atol=1e-6)
+
+
+# -- the judge of MNIST -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def mnist_judge(monkeypatch):
+    """A judge that reads the class off the first pixel, and whose features are two pixels."""
+
+    class Pixels:
+        net = networks.Judge((1, 28, 28), (16, 2))
+
+        def class_log_prob(self, x, t):
+            return F.one_hot(((x[:, 0, 0, 0] + 1) * 5).long().clamp(0, 9), 10).float().log()
+
+        def features(self, x, t):
+            return x[:, 0, 0, :2]
+
+    judge = Pixels()
+    monkeypatch.setattr(metrics, "mnist_judge", lambda: judge)
+    return judge
+
+
+def test_large_images_are_read_by_the_judge_of_mnist(mnist_judge):
+    y = torch.arange(30) % 10
+    x = torch.full((30, 1, 28, 28), -1.0)
+    x[:, 0, 0, 0] = (y + 0.5) / 5 - 1
+    assert metrics.recognised(x, y) == 1
+    x[:3] = 7.0  # beyond the screen: white is a nine here
+    assert metrics.recognised(x, y) == 27 / 30
+
+
+def test_a_judge_compares_with_what_it_remembers(mnist_judge):
+    torch.manual_seed(0)
+    x, y = 0.2 * torch.randn(2000, 1, 28, 28), torch.arange(2000) % 10
+    metrics.remember(mnist_judge, x, y)
+    assert metrics.frechet(x) == pytest.approx(0, abs=1e-6)
+    moved = x.clone()
+    moved[:, 0, 0, 0] += 0.1
+    assert metrics.frechet(moved) == pytest.approx(0.01, rel=0.05)  # few are clamped at 1
+    assert metrics.diversity(x, y) == pytest.approx(1, abs=1e-6)
+    assert metrics.diversity(x[y], y) == 0  # one image a class, each shown two hundred times
+
+
 # -- bad input --------------------------------------------------------------------------------
 
 IMAGES = torch.zeros(4, 1, 8, 8)
@@ -177,6 +262,8 @@ IMAGES = torch.zeros(4, 1, 8, 8)
         (lambda: metrics.energy_distance(torch.zeros(3, 2), torch.zeros(3, 1)), r"\(2,\).*\(1,\)"),
         (lambda: metrics.energy_distance(torch.zeros(1, 2), torch.zeros(3, 2)), "1 and 3 points"),
         (lambda: metrics.recognised(IMAGES[:, 0], 3), r"\(4, 8, 8\): give \(B, 1, 8, 8\)"),
+        (lambda: metrics.moments(IMAGES), r"\(4, 1, 8, 8\): give \(N, F\)"),
+        (lambda: metrics.moments(torch.zeros(1, 3)), r"\(1, 3\): give \(N, F\), N >= 2"),
         (lambda: metrics.recognised(IMAGES[:0], 3), r"\(0, 1, 8, 8\)"),
         (lambda: metrics.recognised(IMAGES, 10), "10..10: digits are 0..9"),
         (lambda: metrics.diversity(IMAGES, -1), "-1..-1: digits are 0..9"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from didiff import Denoiser, trigonometric, weights
+from didiff.classifier import Classifier
 from didiff.files import data_folder, written_beside
 
 ARCHITECTURE = {"network": "MLP", "shape": [1, 2], "width": 8, "depth": 1, "classes": 3}
@@ -43,6 +44,25 @@ def test_a_loaded_denoiser_predicts_what_the_saved_one_did(saved):
         assert torch.equal(ours, theirs)
     assert (loaded.target, loaded.sigma_data, loaded.training) == ("v", 0.5, False)
     assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_a_classifier_comes_back_as_one(tmp_path):
+    torch.manual_seed(1)
+    architecture = {"network": "ConvNet", "shape": [1, 8, 8], "channels": [16, 16], "patch": 1}
+    original = Classifier(weights.build(architecture), sigma_data=0.5).eval()
+    path = weights.save(tmp_path / "c.safetensors", original, card(architecture=architecture))
+    loaded, x = weights.load(path), torch.randn(3, 1, 8, 8)
+    assert (type(loaded), loaded.sigma_data) == (Classifier, 0.5)
+    t = trigonometric(torch.tensor(0.5))
+    assert torch.equal(loaded.class_log_prob(x, t), original.class_log_prob(x, t))
+
+
+def test_a_judge_keeps_its_memory(tmp_path):
+    architecture = {"network": "Judge", "shape": [1, 28, 28], "channels": [16, 4]}
+    original = Classifier(weights.build(architecture))
+    original.net.feature_mean.copy_(torch.arange(4.0))
+    path = weights.save(tmp_path / "judge.safetensors", original, card(architecture=architecture))
+    assert weights.load(path).net.feature_mean.tolist() == [0, 1, 2, 3]
 
 
 def test_the_folder_is_that_of_the_environment_or_a_path_says_where(saved, tmp_path):
