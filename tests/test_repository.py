@@ -131,8 +131,10 @@ def test_floors_0_to_2_need_torch_alone(path):
 
 
 def test_importing_didiff_draws_and_learns_nothing():
-    heavy = "matplotlib", "ipywidgets", "IPython", "sklearn", "PIL", "safetensors"
-    program = f"import sys, didiff; print([name for name in {heavy} if name in sys.modules])"
+    heavy = "matplotlib", "ipywidgets", "IPython", "sklearn", "PIL", "safetensors", "pooch"
+    program = (
+        f"import sys, didiff, didiff.data; print([name for name in {heavy} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
