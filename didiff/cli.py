@@ -3,7 +3,6 @@
 import argparse
 import os
 import platform
-import time
 from pathlib import Path
 
 import torch
@@ -37,10 +36,8 @@ def train(
     """
     recipe = RECIPES[model]
     steps = recipe.steps if steps is None else steps
-    start = time.perf_counter()
     for progress in recipe.train(steps, seed, run):
-        _report(progress, steps, start)
-    duration = time.perf_counter() - start
+        _report(progress, steps)
     quality = recipe.quality(progress.ema)
     for circumstances, numbers in quality.items():
         print(circumstances, *(f"{name} {value:g}" for name, value in numbers.items()), sep="  ")
@@ -49,7 +46,7 @@ def train(
         + (" --bf16" if run.dtype else ""),
         "seed": seed,
         "hardware": _hardware(),
-        "duration_s": round(duration, 1),
+        "duration_s": round(progress.seconds, 1),
         "quality": quality,
     }
     folder = data_folder() / "weights" if out is None else out
@@ -58,11 +55,10 @@ def train(
     return path
 
 
-def _report(progress: Progress, steps: int, start: float) -> None:
+def _report(progress: Progress, steps: int) -> None:
     if progress.step % max(1, steps // LINES) == 0:
-        seconds = time.perf_counter() - start
         print(
-            f"step {progress.step} of {steps}  loss {progress.loss:.4f}  {seconds:.0f} s",
+            f"step {progress.step} of {steps}  loss {progress.loss:.4f}  {progress.seconds:.0f} s",
             flush=True,
         )
 

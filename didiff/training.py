@@ -8,6 +8,7 @@ With its defaults this is the lessons' eight-line loop, bit for bit.
 
 import copy
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -66,12 +67,16 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Progress(NamedTuple, Generic[Model]):
-    """After optimiser step `step`: the loss () of its batch, the model, and the averaged model."""
+    """After optimiser step `step`: the loss () of its batch, the model, and the averaged model.
+
+    seconds: of work up to here, that of a run which was cut off and went on included.
+    """
 
     step: int
     loss: Tensor
     model: Model
     ema: Model
+    seconds: float = 0.0
 
 
 def fit(
@@ -107,17 +112,19 @@ def fit(
     done = held["step"] if held else 0
 
     def step_by_step() -> Iterator[Progress[Model]]:
+        start = time.perf_counter() - (held["seconds"] if held else 0)
         if held:
             deque(islice(batches, done), maxlen=0)  # what the first run has used up
             _set_rng(held["rng"])
-            yield Progress(done, held["loss"], denoiser, average)
+            yield Progress(done, held["loss"], denoiser, average, held["seconds"])
         for step in range(done + 1, steps + 1):
             optimiser.param_groups[0]["lr"] = lr * min(1, step / max(warmup, 1))
             loss = _update(denoiser.train(), optimiser, losses, next(batches), clip)
             _follow(average, denoiser, min(ema, (1 + step) / (10 + step)))
+            seconds = time.perf_counter() - start
             if path and (step % every == 0 or step == steps):
-                _save(path, parts, step=step, loss=loss, rng=_get_rng())
-            yield Progress(step, loss, denoiser, average)
+                _save(path, parts, step=step, loss=loss, rng=_get_rng(), seconds=seconds)
+            yield Progress(step, loss, denoiser, average, seconds)
 
     return step_by_step()
 

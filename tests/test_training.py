@@ -162,6 +162,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
     assert [p.loss for p in resumed] == [p.loss for p in whole[9:]]
     assert same(resumed[-1].model, whole[-1].model)
     assert same(resumed[-1].ema, whole[-1].ema)
+    clock = [p.seconds for p in resumed]  # goes on as well: from what the first run had used
+    assert 0 < clock[0] < clock[1]
+    assert clock == sorted(clock)
 
 
 def test_a_run_over_freshly_drawn_batches_resumes_exactly_too(tmp_path):
