@@ -54,8 +54,8 @@ class Reading(NamedTuple):
 
 
 def _digits(number: float, n: int) -> str:
-    """Rounded to n digits, but not left of the point."""
-    return f"{number:.{n}g}" if abs(number) < 10**n else f"{number:.0f}"
+    """Rounded to n digits; thousands are written out."""
+    return f"{number:.0f}" if 10**n <= abs(number) < 1e6 else f"{number:.{n}g}"
 
 
 class Exhibit(NamedTuple):
@@ -138,11 +138,16 @@ def _gallery(exhibits: Sequence[Exhibit], draw: Callable[[Exhibit, Axes], Any]) 
     """One panel per exhibit, at most four in a row, all with the limits of the first."""
     columns = min(len(exhibits), 4)
     figure, axes = plots.panels(columns, -(-len(exhibits) // columns), size=(2.3, 2.2))
-    for ax, exhibit in zip(axes, exhibits, strict=False):
+    for place, (ax, exhibit) in enumerate(zip(axes, exhibits, strict=False)):
         draw(exhibit, ax)
         ax.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())
         ax.set_title(textwrap.fill(exhibit.name, 28), fontsize="medium")
-        ax.label_outer()
+        if place % columns:
+            ax.set_ylabel("")
+            ax.tick_params(labelleft=False)
+        if place + columns < len(exhibits):
+            ax.set_xlabel("")
+            ax.tick_params(labelbottom=False)
         if legend := ax.get_legend():
             legend.remove()
     for ax in axes[len(exhibits) :]:

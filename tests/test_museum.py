@@ -98,6 +98,13 @@ def test_rounding_does_not_show(shown):
     assert [row[1] for row in columns(shown[0])] == ["gap (0)", "0", "1 ✗", "1 ✗"]
 
 
+def test_numbers_are_short_but_what_is_off_looks_so():
+    numbers = [0.5, 0.12345, 4096.0, 1234567.0, 0.50004, 1e-20]
+    check = Check(lambda x: x, wanted=0.5)
+    shown = [str(museum.Reading(number, check)) for number in numbers]
+    assert shown == ["0.5", "0.123 ✗", "4096 ✗", "1.23e+06 ✗", "0.50004 ✗", "1e-20 ✗"]
+
+
 def test_each_exhibit_has_a_panel_with_the_axes_of_the_right_one(shown):
     versions = {**VERSIONS, "T-05: a": 5.0, "T-07: b": 7.0}
     exhibits = museum.inspect(versions, units=UNITS)
@@ -112,6 +119,14 @@ def test_each_exhibit_has_a_panel_with_the_axes_of_the_right_one(shown):
     assert alt == "five lines"
     assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == [*versions]
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes}) == 1
+    assert [ax.get_xlabel() for ax in figure.axes] == [
+        "",
+        "x",
+        "x",
+        "x",
+        "x",
+    ]  # none below the last
+    assert [ax.get_ylabel() for ax in figure.axes] == ["y", "", "", "", "y"]
     assert [ax.lines[0].get_ydata()[1] for ax in figure.axes] == [*versions.values()]
 
 

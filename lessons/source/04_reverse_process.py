@@ -20,7 +20,8 @@ from itertools import pairwise
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from didiff import Denoiser, metrics, mixtures, networks, plots, widgets
+from didiff import Denoiser, metrics, mixtures, museum, networks, plots, widgets
+from didiff.museum import Check
 from didiff.process import add_noise
 from didiff.samplers import ddpm, last
 from didiff.schedules import DDPMSchedule, constant, grid
@@ -1029,8 +1030,8 @@ assert abs(width - formula) < 0.01
 # %% [markdown] tags=["T-02", "T-04", "T-05", "T-06"]
 # ## 8. Bug museum
 #
-# Six ways to get Algorithm 2 wrong, each with the exact mean and standard deviation of what it makes (`made`, data $N(1,0.5^2)$), and the
-# unit check that names it. T-29, the signs of the reverse equation, hangs in section 6.
+# Six ways to get Algorithm 2 wrong: a root, a power or a bar in the mean (T-04), the variance where a standard deviation belongs (T-05), an index that wraps
+# to the other end of the table (T-02), noise in the last step (T-06). *Predict:* which of them leaves samples of $N(1,0.5^2)$ that look right?
 
 
 # %% tags=["T-04"]
@@ -1049,7 +1050,7 @@ def bar_for_alpha(x, eps, k, table):
 # %% tags=["T-02", "T-04", "T-05", "T-06"]
 short = torch.cumprod(1 - betas, 0)  # no entry for k = 0
 wrapped = betas * (1 - short[torch.arange(-1, 999)]) / (1 - short)
-EXHIBITS = {
+VERSIONS = {
     "right": (mean_from_noise, tilde),
     "T-04: no 1/√α": (no_root, tilde),
     "T-04: β/(1-ᾱ)": (by_variance, tilde),
@@ -1060,45 +1061,53 @@ EXHIBITS = {
 }
 
 # %% [markdown]
-# **The unit checks.** At five random steps the mean must be that of section 3 for a true $\epsilon$. The variance must be 0 at $k=1$, and within 0.5 % of $\beta_k$
-# at $k=500$, where $\tilde\beta$ and $\beta$ agree.
+# **The checks.** The eye sees the mean and the standard deviation of what a version makes, here exact (`made`). The unit checks look at single
+# steps: at five random ones the mean must be that of section 3 for a true $\epsilon$; the variance must be 0 at $k=1$, and within 0.5 % of
+# $\beta_k$ at $k=500$, where $\tilde\beta$ and $\beta$ agree.
 
 # %% tags=["check", "T-02", "T-04", "T-05", "T-06"]
 k = torch.randint(2, 1001, (5,))
 x0, eps = torch.randn(2, 5, dtype=torch.float64)
-x, rows = add_noise(x0, eps, schedule.at(k)), []
-for name, (mean, variance) in EXHIBITS.items():
-    error = (mean(x, eps, k, schedule) - posterior(x, x0, k, schedule)[0]).abs().max().item()
-    error = 0.0 if error < 1e-10 else error  # rounding
-    first, middle = variance[0].item(), (variance[499] / betas[499]).item()
-    passes = error == 0 and first == 0 and abs(middle - 1) < 0.005
-    center, std = made(mean, variance, schedule)
-    values = (f"{value:.3g}" for value in (center, std, error, first, middle))
-    rows.append((name, *values, "passes" if passes else "fails"))
-    assert passes == (name == "right")
-
-# %% tags=["T-02", "T-04", "T-05", "T-06"]
-header = ["", "mean made", "std made", "mean off by", "var. at 1", "var. / β at 500", "checks"]
-plots.table(rows, header=header, caption="What each mistake makes, and the check that sees it")
-
-# %% tags=["T-02", "T-04", "T-05", "T-06"]
-x, exact = line(-1.5, 3.5, 401), Normal(1.0, 0.5).log_prob(line(-1.5, 3.5, 401)).exp()
-figure, axes = plots.panels(4, size=(2.3, 2.2))
-shown = ("T-04: no 1/√α", "T-04: β/(1-ᾱ)", "T-02: index wraps", "T-06: noise at k = 1")
-for ax, name in zip(axes, shown, strict=True):
-    bell = Normal(*made(*EXHIBITS[name], schedule)).log_prob(x).exp()
-    plots.densities(x, {"exact": exact, "model": bell}, ax=ax)
-    ax.set(ylim=(0, 1.6), title=name)
-    if ax is not axes[0]:
-        ax.get_legend().remove()
-plots.show(
-    figure,
-    alt="Four pairs of bells. Without 1/√α the made bell is a little too far left and too narrow. "
-    "With β/(1-ᾱ) it is a needle, cut off at the top. With the wrapped index it is more than twice "
-    "too wide. With noise at k = 1 it lies on the true one.",
-    caption="The last one is not Algorithm 2: the silent last step is a convention (it returns a "
-    "mean). Here it shows only in the unit check; in exercise 4, everywhere.",
+x = add_noise(x0, eps, schedule.at(k))
+wanted = posterior(x, x0, k, schedule)[0]
+exhibits = museum.inspect(
+    VERSIONS,
+    eye={
+        "mean": Check(lambda v: made(*v, schedule)[0], wanted=1, slack=0.05),
+        "std": Check(lambda v: made(*v, schedule)[1], wanted=0.5, slack=0.05),
+    },
+    units={
+        "μ off by": Check(lambda v: (v[0](x, eps, k, schedule) - wanted).abs().max(), wanted=0),
+        "σ² at 1": Check(lambda v: v[1][0], wanted=0),
+        "σ²/β at 500": Check(lambda v: v[1][499] / betas[499], wanted=1, slack=0.005),
+    },
 )
+assert [one.name for one in exhibits if not one.visible] == ["right", "T-06: noise at k = 1"]
+
+
+# %% tags=["T-02", "T-04", "T-05", "T-06"]
+def bell(version, table, x, ax):
+    """What a version makes of noise beside the exact N(1, 0.5^2)."""
+    exact = Normal(1.0, 0.5).log_prob(x).exp()
+    model = Normal(*made(*version, table)).log_prob(x).exp()
+    plots.densities(x, {"exact": exact, "model": model}, ax=ax)
+    ax.set(ylim=(0, 1.6))
+
+
+# %% tags=["T-02", "T-04", "T-05", "T-06"]
+museum.show(
+    exhibits,
+    caption="What each mistake makes of N(0, 1), and what sees it",
+    draw=lambda one, ax: bell(one.version, schedule, line(-1.5, 3.5, 401), ax),
+    alt="Seven pairs of bells. The right one and that with noise at k = 1 lie on the true bell. "
+    "Without 1/√α it is a little too far left and too narrow; with β/(1-ᾱ), and with the variance "
+    "as σ, it is a needle, cut off at the top; with the wrapped index it is more than twice too "
+    "wide; with ᾱ for α there is nothing left to see.",
+)
+
+# %% [markdown] tags=["T-06"]
+# Noise at $k=1$ is not Algorithm 2: the silent last step is a convention (it returns a mean). Here it shows only in the unit check; in exercise
+# 4, everywhere. T-29, the signs of the reverse equation, hangs in section 6.
 
 # %% [markdown]
 # ## Answers, checked
