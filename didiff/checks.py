@@ -180,6 +180,13 @@ def _classifiers() -> Iterator[World]:
         )
 
 
+def _readings() -> Iterator[World]:
+    y = torch.arange(9) % 2
+    for world, schedule in _SCHEDULES.items():
+        t: NoiseLevel = schedule(torch.linspace(0.1, 0.9, 9, dtype=torch.float64))
+        yield world, (mixtures.two_classes(), POINTS, t, y)
+
+
 WORLDS: dict[str, Callable[[], Iterator[World]]] = {
     "didiff.process.add_noise": _noisings,
     "didiff.schedules.linear": _tables,
@@ -197,4 +204,5 @@ WORLDS: dict[str, Callable[[], Iterator[World]]] = {
     "didiff.samplers.probability_flow": _walks,
     "didiff.guidance.classifier_free": _conditions,
     "didiff.guidance.classifier": _classifiers,
+    "didiff.classifier.cross_entropy": _readings,
 }
