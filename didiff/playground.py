@@ -151,10 +151,10 @@ class Playground:
         return {
             "method": choice("method", list(self.methods), value=next(iter(self.methods))),
             "digit": choice("class", CLASSES, value=ONE_OF_EACH),
-            "omega": slider("guidance scale ω", 0.0, 10.0, value=self.omega, step=0.25),
+            "omega": slider("guidance scale ω", 0.0, 10.0, value=self.omega, step=0.5),
             **own,
             "sampler": choice("sampler", list(SAMPLERS), value="DDIM"),
-            "seed": slider("seed of the noise", 0, 20, value=0),
+            "seed": slider("seed of the noise", 0, 9, value=0),
         }
 
     def _path(self, method, digit, omega, sampler, seed) -> Path:
@@ -193,11 +193,14 @@ def labels(digit: int, n: int) -> Tensor:
 def worth(images: Tensor, y: Tensor) -> str:
     """In words: how many of the images (B, *d) a judge recognises as y (B,), and how they differ.
 
-    Says how many are not numbers any more, if any: a judge would guess.
+    Saturated: the share of pixels beyond +-1.05, blacker than black or whiter than white. Says how
+    many images are not numbers any more, if any: a judge would guess.
     """
     broken = int((~images.isfinite()).flatten(1).any(1).sum())
     if broken:
         return f"{broken} of {len(y)} images overflowed: take more steps or a smaller ω"
-    found = f"recognised {round(len(y) * metrics.recognised(images, y))} of {len(y)}"
-    spread = metrics.diversity(images, y)
-    return found if math.isnan(spread) else f"{found} · diversity {spread:.2f} (real: 1)"
+    words = [f"recognised {round(len(y) * metrics.recognised(images, y))} of {len(y)}"]
+    spread, beyond = metrics.diversity(images, y), (images.abs() > 1.05).double().mean()
+    if not math.isnan(spread):
+        words.append(f"diversity {spread:.2f} (real: 1)")
+    return " · ".join([*words, f"saturated {beyond:.0%}"])

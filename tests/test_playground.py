@@ -197,14 +197,17 @@ def test_the_readout_says_what_the_judge_says():
     wrong = torch.cat([y[:10], (y[10:16] + 1) % 10])
     found, spread = metrics.recognised(x[:16], wrong), metrics.diversity(x[:16], wrong)
     assert found < 0.7
-    text = f"recognised {round(16 * found)} of 16 · diversity {spread:.2f} (real: 1)"
+    text = f"recognised {round(16 * found)} of 16 · diversity {spread:.2f} (real: 1) · saturated 0%"
     assert worth(x[:16], wrong) == text
+    assert worth(2 * x[:16], wrong).endswith(
+        f"saturated {(x[:16].abs() > 0.525).double().mean():.0%}"
+    )
 
 
 def test_one_image_of_each_class_has_no_diversity():
     x, y = data.digits("test")
     each = torch.stack([x[y == k][0] for k in range(10)])
-    assert worth(each, torch.arange(10)) == "recognised 10 of 10"
+    assert worth(each, torch.arange(10)) == "recognised 10 of 10 · saturated 0%"
 
 
 def test_what_overflowed_is_drawn_and_told():
