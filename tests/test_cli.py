@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from didiff import Mixture, cli, metrics, mixtures, recipes, weights
+from didiff.classifier import Classifier
 from didiff.data import digits
 
 
@@ -113,6 +114,26 @@ def test_a_judge_remembers_what_it_was_shown(little_mnist):
     )  # test images are the training ones here
     assert seen.covariance.trace() > 0
     assert 0 <= quality["accuracy"] <= 1
+
+
+def test_a_hundred_real_images_seem_further_away_than_all_of_them(monkeypatch):
+    x, y = torch.randn(2000, 1, 28, 28), torch.arange(2000) % 10
+    monkeypatch.setattr(recipes.data, "mnist", lambda split: (x, y))
+    judge = Classifier(recipes.build(recipes.JUDGE_NETWORK))
+    metrics.remember(judge, x, y)
+    quality = recipes.judge_quality(judge)
+    assert quality["hundreds"]["frechet"] > 10 * quality["test"]["frechet"]
+    assert quality["hundreds"]["frechet"] > 4 * quality["hundreds"]["std"] > 0
+
+
+def test_many_images_are_made_in_parts_and_are_the_same(monkeypatch):
+    x, y = digits("train")
+    exact, classes = Mixture(x[:50], labels=y[:50]), torch.arange(7)
+    made = []
+    for size in (500, 3):
+        monkeypatch.setattr(recipes, "AT_ONCE", size)
+        made.append(recipes.sample(exact, classes, omega=1, steps=3, shape=(1, 8, 8)))
+    assert torch.allclose(*made, rtol=0, atol=1e-4)  # single precision
 
 
 def test_a_classifier_is_measured_at_four_levels_of_noise(little_mnist):
