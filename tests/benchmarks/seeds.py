@@ -27,6 +27,7 @@ from lessons import build
 from tests.benchmarks import Row, at_most, benchmark
 
 SEEDS = range(1, 21)
+RUNS = 5  # by one process
 APART = 1000  # more than any seed in a lesson, so that no two runs share one
 
 
@@ -42,7 +43,10 @@ class Failure(NamedTuple):
 @benchmark
 def seeds() -> Iterator[Row]:
     """For each lesson how many checks fail in 20 runs, and in how many runs each cell does."""
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), quiet) as pool:
+    # a process is renewed after a few runs: what lessons leave behind would fill the memory
+    with ProcessPoolExecutor(
+        os.cpu_count(), get_context("spawn"), quiet, max_tasks_per_child=RUNS
+    ) as pool:
         for lesson in [source.stem for source in build.sources()]:
             found = list(chain(*pool.map(failures_of, repeat(lesson), SEEDS)))
             for failure in found:
