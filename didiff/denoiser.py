@@ -72,7 +72,7 @@ def loss(
     denoiser. Any denoiser will do: an exact one gives the floor that no network can go below.
 
     Raises ValueError for an unknown target, or none where the denoiser has none of its own.
-    Source: Ho et al. 2020, eq. 14; L6-24. Lesson: 06_score_and_noise.
+    Source: Ho et al. 2020, eq. 14; L6-24. Lesson: 05_training_objective.
     """
     row = TARGETS[_check_target(target or getattr(denoiser, "target", None))]
     eps = torch.randn_like(x0) if eps is None else eps

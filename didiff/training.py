@@ -29,7 +29,7 @@ from .schedules import DDPMSchedule, Schedule
 def random_steps(schedule: DDPMSchedule, n: int, generator=None) -> NoiseLevel:
     """n levels of the table, schedule.at(k) with k uniform in 1..T, the lectures' draw. (n,).
 
-    Source: Ho et al. 2020, alg. 1; L6-29. Lesson: 06_score_and_noise.
+    Source: Ho et al. 2020, alg. 1; L6-29. Lesson: 05_training_objective.
     """
     return schedule.at(torch.randint(1, schedule.T + 1, (n,), generator=generator))
 
@@ -101,7 +101,8 @@ def fit(
 
     Raises ValueError for a number out of range, or a checkpoint that is damaged, of another model
     or past `steps`: at once, before any work.
-    Source: Ho et al. 2020, alg. 1; T-27. Lesson: 06_score_and_noise, 11_classifier_free_guidance.
+    Source: Ho et al. 2020, alg. 1; T-27.
+    Lesson: 05_training_objective, 11_classifier_free_guidance.
     """
     _check(steps, lr, ema, clip, warmup, every)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)

@@ -1,19 +1,24 @@
 # %% [markdown]
 # # 05 · The training objective
 #
-# *We want the data to be likely. In this lesson we follow this wish, every term in numbers, down to the question "which noise was it?", and say
-# what gets lost on the way.*
+# *We want the data to be likely. Followed to its end, every term in numbers, this wish becomes a small question, "which noise was it?",
+# and on the way something gets lost.*
 #
-# **You need** Gaussians, expectations, and the mean and variance of a step back from lesson 04.
+# **You need** Gaussians, expectations, the noising chain of lesson 03 and the step back of lesson 04.
 #
 # **You will be able to** derive the bound on the likelihood and compute each of its terms, say what the simple loss keeps of it, write
-# Algorithm 1, tell a good loss from a bad one, and choose what a network shall predict.
+# Algorithm 1, tell a good loss from a bad one, and choose what to ask a network for.
 #
-# **Time** an hour and a half of reading; everything runs in under 35 seconds on two CPU cores.
+# **Time** an hour and a half of reading; everything runs in about 20 seconds on two CPU cores.
+#
+# **The codes.** (DS-49) names a slide of the lectures that the course tests, E-34 a slip on one, T-26 a classic mistake.
 
 # %% tags=["setup"]
 import math
+from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch.distributions import Normal, kl_divergence
@@ -23,32 +28,33 @@ from didiff import (
     Denoiser,
     add_noise,
     from_eps,
-    from_x0,
     metrics,
     mixtures,
+    museum,
     networks,
     plots,
     widgets,
 )
-from didiff.samplers import ddim, initial_noise, last
+from didiff.museum import Check
+from didiff.samplers import ddim, ddpm, initial_noise, last
 from didiff.schedules import DDPMSchedule, constant, grid
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # the networks are small: two threads would wait for each other
 plots.style()
 
-# %% [markdown] tags=["formula", "DS-48"]
-# ## 1. What is a good model?
+# %% [markdown]
+# **What we bring along** from lessons 03 and 04, for a number $x$ or for each number of a picture:
 #
-# **Story.** A model is a density $p_\theta$; the data have the density $q$, of which we only own samples. The distance we used in lesson 04
-# asks how much more likely, in logarithms, data are under the truth than under the model:
+# | | |
+# |---|---|
+# | the table | $\alpha_k=1-\beta_k$, $\bar\alpha_k=\alpha_1\cdots\alpha_k$; `schedule.at(k)` is the level of step $k$: $\text{signal}_k=\sqrt{\bar\alpha_k}$, $\text{noise}_k=\sqrt{1-\bar\alpha_k}$ |
+# | noising | $x_k=\text{signal}_k\,x_0+\text{noise}_k\,\epsilon$, which is `add_noise(x0, eps, schedule.at(k))` |
+# | a step back, if $x_0$ is known | $q(x_{k-1}\mid x_k,x_0)=N(\tilde\mu_k,\tilde\beta_k)$ with $\tilde\mu_k=\frac1{\sqrt{\alpha_k}}\big(x_k-\frac{\beta_k}{\text{noise}_k}\epsilon\big)$, $\tilde\beta_k=\frac{1-\bar\alpha_{k-1}}{1-\bar\alpha_k}\beta_k$ |
+# | the model's step back | $p_\theta(x_{k-1}\mid x_k)=N(\mu_\theta,\sigma_k^2)$: in $\mu_\theta$ the guess $\epsilon_\theta$ stands for $\epsilon$, and $\sigma_k^2$ is ours to choose |
+# | a denoiser | `denoiser(x, t).eps` is such a guess; a mixture of Gaussians is the exact one, $E[\epsilon\mid x_k]$ |
 #
-# $$\mathrm{KL}(q\,\|\,p_\theta)=\int q\log\frac{q}{p_\theta}=\underbrace{-\int q\log p_\theta}_{\text{cross-entropy}}-\underbrace{\Big(-\int q\log q\Big)}_{\text{entropy of the data}} .$$
-#
-# It is never negative, and 0 only for $p_\theta=q$. The last term does not know $\theta$. So the smallest KL, the smallest cross-entropy
-# and the highest average log-likelihood are one and the same wish (DS-48), and the middle term needs only samples.
-#
-# **Check.** Models $N(\mu,\sigma^2)$ for two kinds of data: one bell, and two bumps at $\pm1$. *Predict:* which single bell is best for two bumps?
+# Logarithms are natural, so information comes in *nats*. $N(m,v)$ has the variance $v$; torch's `Normal(m, s)` wants the standard deviation.
 
 
 # %%
@@ -56,96 +62,168 @@ def line(low, high, n):
     return torch.linspace(low, high, n, dtype=torch.float64)
 
 
+schedule = DDPMSchedule()  # T = 1000, linear
+bell = mixtures.gaussian(1.0, 0.5)  # N(1, 0.25)
+pair = mixtures.bimodal()  # two bumps at -1 and 1, of standard deviation 0.3
+
+# %% [markdown] tags=["formula", "DS-48"]
+# ## 1. What is a good model?
+#
+# **Story.** A model is a density $p_\theta$; the data have the density $q$, of which we only own samples. The Kullback-Leibler divergence
+# asks how much more likely, in logarithms, data are under the truth than under the model:
+#
+# $$\mathrm{KL}(q\,\|\,p_\theta)=\int q\log\frac{q}{p_\theta}=\underbrace{-\int q\log p_\theta}_{\text{cross-entropy}}-\underbrace{\Big(-\int q\log q\Big)}_{\text{entropy of the data}} .$$
+#
+# It is never negative, and 0 only for $p_\theta=q$. The entropy does not know $\theta$. So the smallest KL, the smallest cross-entropy
+# and the highest average log-likelihood are one and the same wish (DS-48); and the cross-entropy is an average over data, for which samples
+# suffice.
+
+
 # %% tags=["formula", "DS-48"]
 def cross_entropy_and_kl(log_q, log_p, x):
-    """-int q log p and int q (log q - log p) by sums over x (N,); log_p (.., N). In nats."""
+    """-int q log p and int q (log q - log p), summed over equally spaced x (N,); log_p (.., N)."""
     q = log_q.exp() * (x[1] - x[0])
     return -(q * log_p).sum(-1), (q * (log_q - log_p)).sum(-1)
 
 
+# %% [markdown]
+# **Play.** The data have two bumps, the model is one bell. *Predict* which bell is best, then find it: move $\mu$ and $\sigma$ until the KL is smallest.
+
+
+# %% tags=["play", "DS-48"]
+def bells(mixture, x):
+    """Frames of a bell before the data, and the nats of section 1."""
+    log_q = mixture.log_prob(x[:, None], DDPMSchedule().at(0))
+    entropy, _ = cross_entropy_and_kl(log_q, log_q, x)
+
+    def frames(mu, sigma):
+        log_p = Normal(mu, sigma).log_prob(x)
+        cross, kl = cross_entropy_and_kl(log_q, log_p, x)
+        figure = plots.densities(x, {"data": log_q.exp(), "model": log_p.exp()})
+        figure.axes[0].set(xlim=(-4, 4), ylim=(0, 1.4))
+        words = f"KL {kl:.3f} = cross-entropy {cross:.3f} - entropy {entropy:.3f} nats"
+        yield widgets.Frame(plots.png(figure), words)
+
+    return frames
+
+
+# %% tags=["play", "DS-48"]
+fitting = widgets.Explorer(
+    bells(pair, line(-8, 8, 1001)),
+    {
+        "mu": widgets.slider("mean μ", -1.0, 1.0, value=0.0, step=0.05),
+        "sigma": widgets.slider("standard deviation σ", 0.3, 2.3, value=0.3, step=0.05),
+    },
+)
+fitting.show(
+    alt="two bumps of data at -1 and 1, and one bell as a model. A narrow bell between the bumps "
+    "has a large KL divergence; it is smallest for a wide bell that covers both",
+    still_over="sigma", values=[0.3, 0.4, 0.5, 0.7, 0.9, 1.05, 1.3, 1.7, 2.3],
+)  # fmt: skip
+
+# %% [markdown]
+# **Check.** All the bells of the two sliders at once, for two kinds of data:
+
 # %% tags=["check", "DS-48"]
-x, clean = line(-8, 8, 1001), DDPMSchedule().at(0)
-mu, sigma = torch.meshgrid(line(-1, 1, 41), line(0.3, 2.3, 101), indexing="ij")
+x = line(-8, 8, 1001)
+mu, sigma = torch.meshgrid(line(-1, 1, 41), line(0.3, 2.3, 41), indexing="ij")
 log_p = Normal(mu[..., None], sigma[..., None]).log_prob(x)
-for name, mixture in (("one bell", mixtures.gaussian(0.5, 0.5)), ("bumps", mixtures.bimodal())):
-    log_q = mixture.log_prob(x[:, None], clean)
+for name, data in (("one bell", bell), ("two bumps", pair)):
+    log_q = data.log_prob(x[:, None], schedule.at(0))
     cross, kl = cross_entropy_and_kl(log_q, log_p, x)
-    entropy = cross_entropy_and_kl(log_q, log_q, x)[0]
-    best = cross.argmin()
-    print(f"{name}: best μ {mu.flatten()[best].abs():.2f}, σ {sigma.flatten()[best]:.2f};", end=" ")
-    print(f"KL there {kl.min().abs():.3f}, entropy {entropy:.3f}, sum {cross.min():.3f} nats")
+    entropy, best = cross_entropy_and_kl(log_q, log_q, x)[0], cross.argmin()
+    print(f"{name}: best μ {abs(mu.flatten()[best]):.2f}, σ {sigma.flatten()[best]:.2f}: ", end="")
+    print(f"cross-entropy {cross.min():.3f} = {entropy:.3f} + {abs(kl.min()):.3f} nats")
     assert (kl + entropy - cross).abs().max() < 1e-12
     assert kl.argmin() == best
 
+# %% tags=["check"]
+found = {}
+for name, place in (("on one bump", (1.0, 0.3)), ("in the middle", (0.0, 1.05))):
+    fitting["mu"].value, fitting["sigma"].value = place
+    fitting.wait()
+    found[name] = float(fitting.readout.split()[1])
+    print(f"{name:13}: {fitting.readout}")
+assert found["on one bump"] > 5 > 1 > found["in the middle"] > 0.5
+fitting["mu"].value, fitting["sigma"].value = 0.0, 0.3
+
 # %% [markdown] tags=["DS-48", "DS-49"]
-# One bell is recovered. For two bumps the best has their mean and standard deviation, $\sqrt{1.09}$: likelihood covers everything, whatever it costs.
+# A bell finds a bell. For the bumps the best has *their* mean and their standard deviation, $\sqrt{1+0.3^2}=1.04$, though hardly any data lie
+# in its middle: data that the model calls impossible cost without limit, places without data cost little. Likelihood makes models cover everything.
 #
-# **A formula to keep (DS-49).** Between two Gaussians the integral is closed. Monte Carlo, that is averaging $\log q-\log p$ over
-# samples of $q$, has to agree within its own error.
+# **A formula to keep (DS-49).** Between two Gaussians the integral can be done:
+#
+# $$\mathrm{KL}\big(N(m_1,v_1)\,\|\,N(m_2,v_2)\big)=\frac12\Big(\log\frac{v_2}{v_1}+\frac{v_1+(m_1-m_2)^2}{v_2}-1\Big).$$
+#
+# **Check** against torch, and against *Monte Carlo*: the average of $\log q-\log p$ over samples of $q$. Here and below it may be off by four of its standard
+# errors, its spread divided by $\sqrt n$.
 
 
 # %% tags=["formula", "DS-49"]
-def kl_of_gaussians(distance, var_1, var_2):
-    """KL(N(m_1, var_1) || N(m_2, var_2)) in nats; distance: (m_1 - m_2)^2, or its average."""
-    return ((var_2 / var_1).log() + (var_1 + distance) / var_2 - 1) / 2
+def kl_of_gaussians(square, var_1, var_2):
+    """KL(N(m_1, var_1) || N(m_2, var_2)) in nats; square: (m_1 - m_2)^2, or its average."""
+    return ((var_2 / var_1).log() + (var_1 + square) / var_2 - 1) / 2
 
 
 # %% tags=["check", "DS-49"]
 n, one = 100_000, torch.ones((), dtype=torch.float64)
-wide, unit = Normal(0 * one, 2 * one), Normal(0 * one, one)
-for p, q in ((Normal(one, one / 2), unit), (wide, Normal(one, one))):
-    closed = kl_of_gaussians((p.mean - q.mean) ** 2, p.variance, q.variance)
-    z = p.sample((n,))
-    ratio = p.log_prob(z) - q.log_prob(z)
-    print(
-        f"closed form {closed:.4f}, Monte Carlo {ratio.mean():.3f} ± {4 * ratio.std() / n**0.5:.3f}"
-    )
-    assert abs(ratio.mean() - closed) < 4 * ratio.std() / n**0.5
-    assert abs(closed - kl_divergence(p, q)) < 1e-12
+for q, p in ((Normal(one, one / 2), Normal(0, one)), (Normal(0, 2 * one), Normal(one, one))):
+    closed = kl_of_gaussians((q.mean - p.mean) ** 2, q.variance, p.variance)
+    z = q.sample((n,))
+    ratio = q.log_prob(z) - p.log_prob(z)
+    error = 4 * ratio.std() / n**0.5
+    print(f"by the formula {closed:.4f}, by Monte Carlo {ratio.mean():.3f} ± {error:.3f}")
+    assert abs(ratio.mean() - closed) < error
+    assert abs(closed - kl_divergence(q, p)) < 1e-12
 
 # %% [markdown] tags=["formula", "DS-49", "DS-03", "E-34"]
 # ## 2. A bound from below
 #
-# **Story.** Our model makes $x_0$ at the end of a path, $x_T\to x_{T-1}\to\dots\to x_0$. Its likelihood is a sum over *all* the paths that may have led
-# there, $p_\theta(x_0)=\int p_\theta(x_{0:T})\,dx_{1:T}$, and a path of a thousand steps is a point in a space of a thousand dimensions. But
-# we own a good guess of where paths to $x_0$ come from: noise $x_0$ *forwards*. Divide by the forward density $q$ and multiply by it; the
-# logarithm is concave, so the mean of a logarithm is at most the logarithm of the mean (Jensen):
+# **Story.** Our model makes $x_0$ at the end of a path, $x_T\to x_{T-1}\to\dots\to x_0$, and noising makes a path from $x_0$. Both are chains, so the density of a path
+# is a product:
 #
-# $$\log p_\theta(x_0)=\log\,\mathbb E_{q(x_{1:T}\mid x_0)}\Big[\underbrace{\frac{p_\theta(x_{0:T})}{q(x_{1:T}\mid x_0)}}_{w}\Big]\;\ge\;\mathbb E_q\big[\log w\big]=:\mathrm{ELBO}.$$
+# $$p_\theta(x_{0:T})=p(x_T)\prod_{k=1}^Tp_\theta(x_{k-1}\mid x_k),\qquad q(x_{1:T}\mid x_0)=\prod_{k=1}^Tq(x_k\mid x_{k-1}).$$
+#
+# ($x_{0:T}$ is short for $x_0,\dots,x_T$, and $p(x_T)=N(0,1)$.) The likelihood of $x_0$ sums over *all* the paths that may have led there,
+# $p_\theta(x_0)=\int p_\theta(x_{0:T})\,dx_{1:T}$: an integral over a thousand variables. But we own a good guess of where paths to $x_0$ come from:
+# noise $x_0$ *forwards*. Divide by the forward density and multiply by it. The logarithm is concave, so the mean of a logarithm is at most
+# the logarithm of the mean (Jensen):
+#
+# $$\log p_\theta(x_0)=\log\,\mathbb E_q[w]\;\ge\;\mathbb E_q[\log w]=:\mathrm{ELBO},\qquad w=\frac{p_\theta(x_{0:T})}{q(x_{1:T}\mid x_0)} .$$
 #
 # ELBO is short for *evidence lower bound*.
 #
-# **Code.** The chain of lesson 04 with a Gaussian step back: its mean from the predicted noise, its variance $\sigma_k^2$ our choice.
+# **Code.** Walk forwards, and collect the logarithms of both chains. The mean of a step back is repeated from lesson 04.
 
 
 # %% tags=["formula", "DS-49"]
-def step_mean(x, eps, k, table):
-    """(x - beta_k / noise_k * eps) / sqrt(1 - beta_k): the mean of a step back (lesson 04)."""
+def mean_from_noise(x, eps, k, table):
+    """(x - beta_k / noise_k * eps) / sqrt(alpha_k), as in lesson 04, section 3."""
     beta = table.beta[k - 1]
     return (x - beta / table.at(k).noise * eps) / (1 - beta).sqrt()
 
 
 # %% tags=["formula", "DS-49"]
 def log_weights(denoiser, x0, table, variance):
-    """log w of one forward path from each x0 (B, 1): (B,). variance (T,): sigma^2 by step."""
+    """log w of one forward path from each x0 (B, 1): (B,). variance (T,): sigma^2 of the steps."""
     x, log_w = x0, 0.0
     for k, beta in enumerate(table.beta, start=1):
         forward = Normal((1 - beta).sqrt() * x, beta.sqrt())
         after = forward.sample()
-        mean = step_mean(after, denoiser(after, table.at(k)).eps, k, table)
+        mean = mean_from_noise(after, denoiser(after, table.at(k)).eps, k, table)
         log_w += Normal(mean, variance[k - 1].sqrt()).log_prob(x) - forward.log_prob(after)
         x = after
     return (log_w + Normal(0.0, 1.0).log_prob(x))[:, 0]
 
 
 # %% [markdown]
-# Three variances from lesson 04: $\tilde\beta_k$, right if the data are a single point (its first value, 0, has no logarithm: we put the second in its
-# place), $\beta_k$, right for $N(0,1)$, and the exact one, which for data $N(m,s^2)$ is a short formula.
+# Which $\sigma_k^2$? Lesson 04 knows three: $\tilde\beta_k$, right if the data are a single point ($\tilde\beta_1=0$ has no logarithm: we put $\tilde\beta_2$ in its
+# place); $\beta_k$, right for $N(0,1)$; and the exact one for data $N(m,s^2)$, $\beta_kV_{k-1}/V_k$, where $V_k=\bar\alpha_ks^2+1-\bar\alpha_k$ is the variance of $x_k$.
 
 
 # %% tags=["formula"]
 def variances(table, s):
-    """Three choices of sigma^2 for the steps 1..T, and data of variance s^2: (T,) each."""
+    """Three choices of sigma^2 for the steps 1..T, and data of variance s^2 (lesson 04): (T,)."""
     before, now = table.alpha_bar[:-1], table.alpha_bar[1:]
     tilde = (1 - before) / (1 - now) * table.beta
     spread = table.alpha_bar * s**2 + 1 - table.alpha_bar
@@ -154,76 +232,105 @@ def variances(table, s):
 
 
 # %% [markdown]
-# **Check.** For Gaussian data and the exact denoiser every step is affine, so $p_\theta(x_0)$ is a Gaussian whose mean and variance
-# come out of a loop. Ten steps, $x_0=1.3$, 100,000 paths.
+# **Check.** With Gaussian data and the exact denoiser the mean of each step is a straight line, $a+bx$, whose values at 0 and 1 tell $a$ and $b$. So $p_\theta(x_0)$ is a
+# Gaussian whose mean and variance come out of a loop, and $\log p_\theta(x_0)$ is known without any path. (`made` stood in lesson 04, too.)
 
 
 # %% tags=["formula"]
-def made(mixture, table, variance):
-    """The exact law of x_0 that a chain makes of N(0, 1), for Gaussian data."""
-    k, mean, spread = torch.arange(1, table.T + 1), 0.0, 1.0
-    ends = torch.zeros(table.T, 1).double(), torch.ones(table.T, 1).double()
-    noise = [mixture(x, table.at(k)).eps for x in ends]
-    low, high = (step_mean(x[:, 0], e[:, 0], k, table) for x, e in zip(ends, noise, strict=True))
-    for a, b, v in reversed([*zip(low, high - low, variance, strict=True)]):
+def made(table, variance, m, s):
+    """The exact law of x_0 that the chain makes of N(0, 1), for data N(m, s^2)."""
+    k, ends = torch.arange(1, table.T + 1), torch.tensor([[0.0], [1.0]]).double()
+    t = table.at(k)
+    eps = t.noise * (ends - t.signal * m) / ((t.signal * s) ** 2 + t.noise**2)  # E[eps | x_k]
+    at_0, at_1 = mean_from_noise(ends, eps, k, table)
+    mean, spread = 0.0, 1.0
+    for a, b, v in reversed([*zip(at_0, at_1 - at_0, variance, strict=True)]):
         mean, spread = a + b * mean, b**2 * spread + v
     return Normal(mean, spread.sqrt())
 
 
+# %% [markdown]
+# Ten steps, 100,000 paths from $x_0=1.3$. *Predict:* which of the last three columns agree?
+
 # %% tags=["check", "DS-49", "DS-03", "E-34"]
-bell, ten = mixtures.gaussian(1.0, 0.5), DDPMSchedule(10, constant(10, 0.3))
-x0, rows = torch.full((n, 1), 1.3, dtype=torch.float64), []
-for name, variance in variances(ten, 0.5).items():
-    log_w = log_weights(bell, x0, ten, variance)
-    w, exact = log_w.exp(), made(bell, ten, variance).log_prob(x0[0, 0])
+ten, rows = DDPMSchedule(10, constant(10, 0.3)), []
+x0 = torch.full((n, 1), 1.3, dtype=torch.float64)
+logs = {name: log_weights(bell, x0, ten, v) for name, v in variances(ten, 0.5).items()}
+for name, log_w in logs.items():
+    w = log_w.exp()
+    exact = made(ten, variances(ten, 0.5)[name], m=1.0, s=0.5).log_prob(x0[0, 0])
+    rows.append([name, *(round(v.item(), 2) for v in (log_w.mean(), w.mean().log(), exact))])
     assert abs(w.mean() / exact.exp() - 1) < 4 * w.std() / w.mean() / n**0.5
     assert log_w.mean() + 4 * log_w.std() / n**0.5 < exact
-    rows.append([name, *(f"{value:.2f}" for value in (log_w.mean(), w.mean().log(), exact))])
-plots.table(
-    rows,
-    header=["variance", "mean of log w (ELBO)", "log of mean w", "exact log p(x₀)"],
-    caption="A bound and a likelihood, in nats",
+header = ["σ²", "mean of log w (the ELBO)", "log of the mean of w", "exact log p(x₀)"]
+plots.table(rows, header=header, caption="A bound and a likelihood, in nats")
+
+# %% tags=["DS-03"]
+figure = plots.densities(line(-1.75, 0.75, 61), {}, samples={"model, log w of a path": logs["β"]})
+for value, look, label in zip(rows[1][1:], (":", "-"), ("ELBO", "log of mean w"), strict=False):
+    figure.axes[0].axvline(value, color="black", linestyle=look, label=label)
+figure.axes[0].set(xlabel="log w for σ² = β, in nats")
+figure.axes[0].legend(loc="upper left")
+plots.show(
+    figure,
+    alt="Histogram of log w over 100,000 paths: a lopsided hump from -1.4 to 0.5 with a long tail "
+    "to the right. The dotted line of its mean stands a little left of the solid line, the "
+    "logarithm of the mean of w.",
+    caption="A few lucky paths, on the right, lift the mean of w, but hardly that of log w.",
 )
 
 # %% [markdown] tags=["DS-03", "E-34"]
-# The mean of $w$ finds the likelihood, the mean of $\log w$ stays below it. (Why not use the mean of $w$ always? Over a thousand steps
-# in a thousand dimensions a few lucky paths carry it all.)
+# The mean of $w$ finds the likelihood, the mean of $\log w$ stays below it. Why not use the mean of $w$ always? In $d$ independent dimensions $w$ is a product of $d$ such
+# weights, and the number of paths that it takes, about $\mathbb E[w^2]/\mathbb E[w]^2$, is a power:
+
+# %%
+w = logs["β"].exp()
+ratio = w.square().mean() / w.mean() ** 2
+digits = 3072 * math.log10(ratio)
+print(f"E[w²] / E[w]²: {ratio:.2f} for one number, 10^{digits:.0f} for a picture of 32 x 32 x 3")
+assert digits > 20
+
+# %% [markdown] tags=["DS-03", "E-34"]
+# The mean of $\log w$ is a sum over the dimensions, and has no such trouble.
 #
 # **Is it so?** The outline of the lecture announces the ELBO as a "lower bound on the loss" (DS-03). The loss is $-\log p_\theta(x_0)$. *Which way round is it?*
 
 # %% tags=["check", "DS-03", "E-34"]
 for name, elbo, _, exact in rows:
-    print(f"{name:6} -ELBO {-float(elbo):.2f} > loss {-float(exact):.2f}")
-    assert -float(elbo) > -float(exact)
+    print(f"{name:6} -ELBO {-elbo:.2f} > loss {-exact:.2f}")
+    assert -elbo > -exact
 
 # %% [markdown] tags=["DS-03", "E-34"]
-# **Put right.** ELBO: a lower bound on the *log-likelihood*. Its negative: an upper bound on the loss, and that is what one wants: pushing an upper bound
-# down presses the loss, a lower bound would say nothing. From here on *the bound* is the negative ELBO.
+# **Put right.** The ELBO is a lower bound on the *log-likelihood*. Its negative is an upper bound on the loss, and that is what one wants: pushing an upper bound
+# down presses the loss, pushing a lower bound says nothing. From here on *the bound* is the negative ELBO.
 #
-# One more trap of the outline: it follows a book (Prince 2023, chapter 18) whose $\alpha_t$ is our $\bar\alpha_k$. What happens to who mixes them up?
+# One more trap of the outline: it follows a book (Prince 2023, chapter 18) whose $\alpha_t$ is our $\bar\alpha_k$. *What happens if one takes the one for the other?*
 
 # %% tags=["check", "DS-03", "E-34"]
-schedule, k = DDPMSchedule(), 300  # T = 1000, linear
-single, product = 1 - schedule.beta[k - 1], schedule.alpha_bar[k]
-print(f"signal at step {k}: √α = {single.sqrt():.3f}, √ᾱ = {product.sqrt():.3f}")
-assert abs(product.sqrt() - schedule.at(k).signal) < 1e-12
+single, product = 1 - schedule.beta[299], schedule.alpha_bar[300]
+print(f"signal at step 300: √α = {single.sqrt():.3f}, √ᾱ = {product.sqrt():.3f}")
+assert abs(product.sqrt() - schedule.at(300).signal) < 1e-12
 assert single.sqrt() > 0.99 > 0.7 > product.sqrt()
 
 # %% [markdown] tags=["formula", "DS-49"]
 # ## 3. Every term of the bound
 #
-# **Story.** The slides skip what comes now (DS-49); it is half a page. Pair the factors of $w$ step by step. A forward step can be
-# turned round by Bayes' rule if $x_0$ is kept in the condition, which changes nothing, as the chain is Markov:
+# **Story.** The slides skip what comes now (DS-49); it is three lines. A forward step can be turned round by Bayes' rule if $x_0$ is kept in the
+# condition, which changes nothing, as the chain is Markov:
 #
 # $$q(x_k\mid x_{k-1})=q(x_k\mid x_{k-1},x_0)=\frac{q(x_{k-1}\mid x_k,x_0)\,q(x_k\mid x_0)}{q(x_{k-1}\mid x_0)}\qquad(k\ge2).$$
 #
-# In the product over $k$ the last fraction telescopes to $q(x_T\mid x_0)/q(x_1\mid x_0)$, and the latter cancels against the forward step $k=1$. Sort, and take the expectation:
+# Put that into $w$. In the product over $k$ all the $q(x_k\mid x_0)$ cancel but the last (the first cancels against the step $k=1$):
+#
+# $$w=\frac{p(x_T)}{q(x_T\mid x_0)}\;\prod_{k=2}^T\frac{p_\theta(x_{k-1}\mid x_k)}{q(x_{k-1}\mid x_k,x_0)}\;\;p_\theta(x_0\mid x_1).$$
+#
+# Take $-\log$ and the mean over paths; the mean of a $\log(q/p)$ under $q$ is a KL:
 #
 # $$-\mathrm{ELBO}=\underbrace{\mathrm{KL}\big(q(x_T|x_0)\,\|\,p(x_T)\big)}_{L_T}+\sum_{k=2}^{T}\underbrace{\mathbb E\,\mathrm{KL}\big(q(x_{k-1}|x_k,x_0)\,\|\,p_\theta(x_{k-1}|x_k)\big)}_{L_{k-1}}\;\underbrace{-\,\mathbb E\log p_\theta(x_0|x_1)}_{L_0} .$$
 #
-# $L_T$: is the end of the road noise? $L_{k-1}$: does the model step back as one would who *knows* $x_0$? $L_0$: does the last step hit? All KLs are between Gaussians, with variances $\tilde\beta_k$ and
-# $\sigma_k^2$ and two means which, by lesson 04, differ only in the noise they believe in:
-# $\tilde\mu-\mu_\theta=\frac{\beta_k}{\sqrt{\alpha_k}\,\text{noise}_k}(\epsilon_\theta-\epsilon)$. (For $k=1$ as well, where $\tilde\mu=x_0$.) So a model enters the bound by one number for each step,
+# $L_T$: is the end of the road noise? $L_{k-1}$: does the model step back as one would who *knows* $x_0$? $L_0$: does the last step hit? All KLs are between Gaussians. Those
+# of the steps have the variances $\tilde\beta_k$ and $\sigma_k^2$, and two means that differ only in the noise they believe in:
+# $\tilde\mu_k-\mu_\theta=\frac{\beta_k}{\sqrt{\alpha_k}\,\text{noise}_k}(\epsilon_\theta-\epsilon)$. (For $k=1$ as well, where $\tilde\mu_1=x_0$.) So a model enters the bound by one number for each step,
 # $e_k=\mathbb E(\epsilon-\epsilon_\theta)^2$.
 
 
@@ -234,18 +341,20 @@ def bound(errors, variance, table, power):
     errors, variance (T,); power: the mean of x0^2. Returns (T + 1,).
     """
     t, beta, before = table.at(range(1, table.T + 1)), table.beta, table.alpha_bar[:-1]
-    distance = beta**2 / ((1 - beta) * t.noise**2) * errors  # E(mean - mean_theta)^2
+    square = beta**2 / ((1 - beta) * t.noise**2) * errors  # E(mu_tilde - mu_theta)^2
     tilde = (1 - before) / t.noise**2 * beta
-    terms = kl_of_gaussians(distance, tilde, variance)
-    terms[0] = (2 * math.pi * variance[0]).log() / 2 + distance[0] / (2 * variance[0])
+    terms = kl_of_gaussians(square, tilde, variance)
+    terms[0] = (2 * math.pi * variance[0]).log() / 2 + square[0] / (
+        2 * variance[0]
+    )  # no KL: -log p
     end = table.at(table.T)
     last_term = kl_of_gaussians(end.signal**2 * power, end.noise**2, torch.ones(()))
     return torch.cat([terms, last_term[None]])
 
 
 # %% [markdown]
-# For data $N(m,s^2)$ and the exact denoiser, $e_k$ is what $x_k$ leaves open about $\epsilon$, a conditional variance of two jointly
-# Gaussian numbers: $e_k=\mathrm{Var}(\epsilon\mid x_k)=\bar\alpha_ks^2/(\bar\alpha_ks^2+1-\bar\alpha_k)$.
+# For data $N(m,s^2)$ and the exact denoiser, $e_k$ is what $x_k$ leaves open about $\epsilon$. For two Gaussian numbers that is the variance of the one, less the part that
+# their covariance explains: $e_k=\mathrm{Var}(\epsilon\mid x_k)=1-\text{noise}_k^2/V_k=\text{signal}_k^2s^2/V_k$. No guess is better: it is the *floor* of section 6.
 
 
 # %% tags=["formula", "L6-24"]
@@ -256,70 +365,77 @@ def gaussian_floor(table, s):
 
 
 # %% [markdown]
-# **Check.** The sum must be what the ten-step paths of section 2 found, now over random $x_0$; and single terms what torch's own KL says, averaged over draws.
+# **Check.** The sum must be what paths of ten steps find, now from random $x_0$ (so that the mean of $x_0^2$ is $1^2+0.5^2$).
 
 # %% tags=["check", "DS-49"]
 x0 = bell.sample(n)[0]
 for name, variance in variances(ten, 0.5).items():
     total = bound(gaussian_floor(ten, 0.5), variance, ten, power=1.25).sum()
     log_w = log_weights(bell, x0, ten, variance)
-    print(f"{name:6} in closed form {total:.4f}, by paths {-log_w.mean():.2f} nats")
+    print(f"{name:6} term by term {total:.4f}, by paths {-log_w.mean():.2f} nats")
     assert abs(log_w.mean() + total) < 4 * log_w.std() / n**0.5
+
+# %% [markdown]
+# And single terms must be what torch's own KL says, averaged over draws. (Here $\tilde\mu$ is written with $x_0$, as lesson 04 found it first.)
 
 # %% tags=["check", "DS-49"]
 terms = bound(gaussian_floor(schedule, 0.5), schedule.beta, schedule, power=1.25)
 eps = torch.randn_like(x0)
 for k in (2, 100, 700):
-    t, s, beta = schedule.at(k), schedule.at(k - 1), schedule.beta[k - 1]
+    t, before, beta = schedule.at(k), schedule.at(k - 1), schedule.beta[k - 1]
     xk = add_noise(x0, eps, t)
-    known = s.signal * beta * x0 + (1 - beta).sqrt() * s.noise**2 * xk  # lesson 04, section 3
-    true = Normal(known / t.noise**2, s.noise / t.noise * beta.sqrt())
-    kl = kl_divergence(true, Normal(step_mean(xk, bell(xk, t).eps, k, schedule), beta.sqrt()))
-    print(f"L_{k - 1}: closed form {terms[k - 1]:.2e}, Monte Carlo {kl.mean():.1e}")
+    known = before.signal * beta * x0 + (1 - beta).sqrt() * before.noise**2 * xk
+    true = Normal(known / t.noise**2, before.noise / t.noise * beta.sqrt())
+    model = Normal(mean_from_noise(xk, bell(xk, t).eps, k, schedule), beta.sqrt())
+    kl = kl_divergence(true, model)
+    print(f"L_{k - 1}: by the formula {terms[k - 1]:.2e}, by Monte Carlo {kl.mean():.1e}")
     assert abs(kl.mean() - terms[k - 1]) < 4 * kl.std() / n**0.5
 
 # %% [markdown] tags=["DS-49"]
-# **Now the full table.** A thousand steps, three widths of data, three variances: the bound in its three parts, beside the exact negative
-# log-likelihood of the chain, averaged over the data, and the entropy of the data, which no model gets below. *Predict:* which rows will be tight?
+# **Now the full table.** A thousand steps, three widths of data, three variances: the bound in its three parts, beside the exact
+# $-\log p_\theta(x_0)$ of the chain, averaged over the data, and the entropy of the data, which no model gets below. *Predict:* in which rows is the bound
+# tight, that is, equal to the exact value?
 
 
 # %% tags=["formula", "DS-49"]
-def loss_of_law(law, m, s):
-    """-E log law(x0) for x0 ~ N(m, s^2) and a Gaussian law, in nats."""
-    return (2 * math.pi * law.variance).log() / 2 + (s**2 + (m - law.mean) ** 2) / (
-        2 * law.variance
-    )
+def bell_entropy(s):
+    """Entropy of N(m, s^2) in nats."""
+    return math.log(2 * math.pi * math.e * s**2) / 2
+
+
+def exact_loss(law, s):
+    """-E log law(x0) for x0 ~ N(0, s^2) and a Gaussian law, in nats."""
+    return (2 * math.pi * law.variance).log() / 2 + (s**2 + law.mean**2) / (2 * law.variance)
 
 
 # %% tags=["check", "DS-49"]
 rows = []
 for s in (0.1, 1.0, 10.0):
-    data, entropy = mixtures.gaussian(0.0, s), math.log(2 * math.pi * math.e * s**2) / 2
     for name, variance in variances(schedule, s).items():
         terms = bound(gaussian_floor(schedule, s), variance, schedule, power=s**2)
-        nll = loss_of_law(made(data, schedule, variance), 0.0, s).item()
+        exact = exact_loss(made(schedule, variance, 0.0, s), s).item()
         parts = terms[-1], terms[1:-1].sum(), terms[0], terms.sum()
-        rows.append([s**2, name, *(part.item() for part in parts), nll, entropy])
-        assert entropy - 1e-9 < nll < terms.sum() + 1e-9
+        rows.append([s**2, name, *(part.item() for part in parts), exact, bell_entropy(s)])
+        assert bell_entropy(s) - 1e-9 < exact < terms.sum() + 1e-9
 
 # %% tags=["check", "DS-49"]
 header = ["variance of data", "σ²", "L_T", "all L_(k-1)", "L_0", "bound", "exact", "entropy"]
-shown = [[r[0], r[1], f"{r[2]:.0e}", *(f"{v:.3f}" for v in r[3:])] for r in rows]
+shown = [[round(r[0], 2), r[1], f"{r[2]:.0e}", *(f"{v:.3f}" for v in r[3:])] for r in rows]
 plots.table(shown, header=header, caption="The bound, term by term, in nats per dimension")
-waste = [r[5] - r[7] for r in rows]
+waste = [r[5] - r[7] for r in rows]  # bound less entropy
 assert all(w > 0.4 for w in waste[0::3])  # β̃
 assert all(w < 0.02 for w in waste[1::3])  # β
 assert all(w < 1e-5 for w in waste[2::3])  # exact
 
 # %% [markdown] tags=["DS-49"]
-# With the exact variance the bound *is* the likelihood, to five digits, and the likelihood is the entropy. With $\beta$ almost; $\tilde\beta$ wastes
-# half a nat, all of it in $L_0$ and its neighbours. The chain itself is nearly as good: the looseness is in the bound more than in the samples.
+# With the exact variance the bound *is* the exact value, to five digits, and that is the entropy. With $\beta$ almost. $\tilde\beta$ wastes half a nat; yet the
+# chain itself is nearly as good ("exact"): what is loose is the bound, more than the samples.
 #
-# Look at $L_{k-1}$: even at its best it is *not zero*. A model that must do without $x_0$ cannot step back like one who knows it, and the sum of what it
-# lacks is what the data have to say.
+# Even at its best $L_{k-1}$ is *not zero*: who must do without $x_0$ cannot step back like one who knows it. What the steps cannot know, the data must tell them; summed up,
+# with $L_0$, that is the entropy of the data.
 #
-# **Play.** Nichol and Dhariwal (2021) let a network choose between the two variances, $\sigma^2=\beta^v\,\tilde\beta^{1-v}$. You are the network, with one $v$ for all steps:
-# find the best for data of standard deviation 0.5, then for 0.1. Where would you want another $v$?
+# **Play.** Where is the half nat lost? Nichol and Dhariwal (2021) let a network choose between the two variances, $\sigma^2=\beta^v\,\tilde\beta^{1-v}$. You are the network, with one $v$ for
+# all steps: find the best for data of standard deviation 0.5. At which steps would you want another $v$?
 
 
 # %% tags=["play"]
@@ -328,18 +444,17 @@ def blended(table, errors):
     k = torch.tensor([1, 2, 3, 4, 5, 7, 10, 14, 20, 30, 50, 70, 100, 150, 200, 300, 500])
 
     def frames(v, s):
-        options = variances(table, s)
-        blend = (v * options["β"].log() + (1 - v) * options["β̃"].log()).exp()
-        *ends, ours, best = (
-            bound(errors(table, s), choice, table, s**2)
-            for choice in (options["β̃"], options["β"], blend, options["exact"])
+        tilde, beta, exact = variances(table, s).values()
+        blend = (v * beta.log() + (1 - v) * tilde.log()).exp()
+        *options, best = (
+            bound(errors(table, s), choice, table, s**2) for choice in (tilde, beta, blend, exact)
         )
-        names = "noise, v = 0", "noise, v = 1", f"model, v = {v:.2f}"
-        lost = {name: (k, (b - best)[k - 1]) for name, b in zip(names, (*ends, ours), strict=True)}
+        names = "$\\tilde{\\beta}$ (v = 0)", "β (v = 1)", f"yours (v = {v:.2f})"
+        lost = {name: (k, (b - best)[k - 1]) for name, b in zip(names, options, strict=True)}
         figure = plots.lines(lost, xlabel="step k", ylabel="nats lost in its term", log=True)
         figure.axes[0].set(ylim=(1e-9, 1))
-        words = f"bound {ours.sum():.4f} nats, at best {best.sum():.4f}: "
-        words += f"lost {(ours - best).sum().clamp(min=0):.4f}"
+        ours, least = options[-1].sum(), best.sum()
+        words = f"bound {ours:.4f} nats, at best {least:.4f}: lost {abs(ours - least):.4f}"
         yield widgets.Frame(plots.png(figure), words)
 
     return frames
@@ -356,7 +471,7 @@ explorer = widgets.Explorer(
 explorer.show(
     alt="nats lost in each term of the bound over the step, both axes logarithmic: for beta tilde"
     " 0.1 and more in the first steps, for beta less than a thousandth there, but more from "
-    "step 200 on; the model's curve moves from the first to the second as v grows",
+    "step 200 on; your curve moves from the first to the second as v grows",
     still_over="v", values=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
 )  # fmt: skip
 
@@ -364,12 +479,33 @@ explorer.show(
 at_zero = explorer.readout
 explorer["v"].value = 1.0
 explorer.wait()
-print(at_zero, explorer.readout, sep="\n")
+print("v = 0:", at_zero, "\nv = 1:", explorer.readout)
 assert float(at_zero.split()[-1]) > 0.4 > 0.01 > float(explorer.readout.split()[-1])
 explorer["v"].value = 0.0
 
+# %% [markdown]
+# In the first hundred steps one wants $v=1$: there $x_k$ leaves $x_0$ open, and $\tilde\beta$ pretends to know it. From step 200 on one wants $v=0$, but there is next to nothing
+# to be won.
+
+# %% [markdown] tags=["DS-48"]
+# **Negative?** For narrow data the bound in the table is *negative*. A density is no probability: it may exceed 1, and it changes with the unit of length (data ten times as wide
+# cost $\ln10=2.3$ nats more). What is reported for images stays positive because pixels are *counted*: it is the probability of a grey value, the mass of a bin. For a
+# bin of width $\delta$ that is about $p\,\delta$, so one pays $\log_2(1/\delta)$ *bits* more than the density says. (A bit is $\ln2=0.69$ nats.) **Check:**
+
+# %% tags=["check", "DS-48"]
+law, rows = Normal(0 * one, 0.3 * one), []
+for bins in (16, 64, 256):  # grey values in [-1, 1]; the first and the last bin are open
+    edges = torch.cat([-9 * one[None], line(-1, 1, bins + 1)[1:-1], 9 * one[None]])
+    mass = law.cdf(edges).diff()
+    counted = -torch.xlogy(mass, mass).sum() / math.log(2)
+    density = law.entropy() / math.log(2) + math.log2(bins / 2)
+    rows.append([bins, f"{counted:.3f}", f"{density:.3f}", math.log2(bins)])
+    assert abs(counted - density) < 0.01
+header = ["grey values", "bits, counted", "bits from the density", "if all were equally likely"]
+plots.table(rows, header=header, caption="Bits per pixel for N(0, 0.3²)")
+
 # %% [markdown] tags=["exercise"]
-# **Exercise 1.** Somebody shortens the linear table to its first 500 steps. Which term of the bound says so, and how many nats is it for data $N(0,1)$, and for $N(1,\tfrac14)$?
+# **Exercise 1.** Somebody shortens the linear table to its first 500 steps. Which term of the bound tells, and how many nats is it for data $N(0,1)$, and for $N(1,\tfrac14)$?
 #
 # <details><summary>Answer</summary>
 #
@@ -380,87 +516,97 @@ explorer["v"].value = 0.0
 # %% [markdown] tags=["formula", "DS-49"]
 # ## 4. The simple loss, and what it drops
 #
-# **Story.** Put the difference of the means into a term of the bound. What depends on $\theta$ is one square:
+# **Story.** Put the difference of the means into a term of the bound. What depends on the model is one square; the constant knows only the two variances:
 #
-# $$L_{k-1}=\lambda_k\,\mathbb E\lVert\epsilon-\epsilon_\theta(x_k,k)\rVert^2+\text{const},\qquad\lambda_k=\frac{\beta_k^2}{2\sigma_k^2\,\alpha_k\,(1-\bar\alpha_k)} .$$
+# $$L_{k-1}=\lambda_k\,\mathbb E\lVert\epsilon-\epsilon_\theta(x_k,k)\rVert^2+\text{const},\qquad\lambda_k=\frac{\beta_k^2}{2\sigma_k^2\,\alpha_k\,\text{noise}_k^2} .$$
 #
-# Guessing noise well *is* stepping back well. **Check** it as an identity, sample by sample, for a guess that is wrong at random:
+# Guessing noise well *is* stepping back well. **Check** it as an identity, at every step with a pair $(x_0,\epsilon)$ of its own, for a guess that is wrong at random:
 
 # %% tags=["check", "DS-49"]
 k = torch.arange(2, 1001)
 t, beta, tilde = schedule.at(k), schedule.beta[k - 1], variances(schedule, 1.0)["β̃"][k - 1]
 x0, eps, guess = torch.randn(3, 999, dtype=torch.float64)
 xk = add_noise(x0, eps, t)
-mean, wrong = (step_mean(xk, e, k, schedule) for e in (eps, guess))
-scale = beta**2 / (2 * (1 - beta) * t.noise**2)  # λ times σ²
+mean, wrong = (mean_from_noise(xk, e, k, schedule) for e in (eps, guess))
 
 # %% tags=["check", "DS-49"]
 for name, v in (("β", beta), ("β̃", tilde)):
     kl = kl_divergence(Normal(mean, tilde.sqrt()), Normal(wrong, v.sqrt()))
     const = kl_divergence(Normal(mean, tilde.sqrt()), Normal(mean, v.sqrt()))
-    squares = scale / v * (eps - guess) ** 2
-    print(f"σ² = {name:2} k = 300: {kl[298]:.8f} = {squares[298]:.8f} + {const[298]:.8f}")
-    assert (kl - squares - const).abs().max() < 1e-10
+    weighted = beta**2 / (2 * v * (1 - beta) * t.noise**2) * (eps - guess) ** 2
+    at = (k == 300).nonzero().item()
+    print(f"σ² = {name:2} k = 300: {kl[at]:.8f} = {weighted[at]:.8f} + {const[at]:.8f}")
+    assert (kl - weighted - const).abs().max() < 1e-10
 
 # %% [markdown] tags=["DS-50", "E-43"]
 # **What is dropped (DS-50).** Ho et al. (2020) leave out $\lambda_k$, and with $k$ uniform in $1..T$ arrive at
-# $L_{\text{simple}}=\mathbb E_{k,x_0,\epsilon}\lVert\epsilon-\epsilon_\theta(x_k,k)\rVert^2$. *Predict:* how large is $\lambda_k$ at $k=1$ and at $k=1000$?
+# $L_{\text{simple}}=\mathbb E_{k,x_0,\epsilon}\lVert\epsilon-\epsilon_\theta(x_k,k)\rVert^2$. *Predict:* how large is $\lambda_k$ at $k=1$ and at $k=1000$, for $\sigma_k^2=\beta_k$?
 
 # %% tags=["check", "DS-49", "DS-50"]
 t, beta = schedule.at(range(1, 1001)), schedule.beta
-weight = beta / (2 * (1 - beta) * t.noise**2)  # σ² = β
+weight = beta / (2 * (1 - beta) * t.noise**2)  # λ for σ² = β
 some = (1, 2, 10, 100, 1000)
 print(f"λ at k = {some}:", ", ".join(f"{weight[k - 1]:.3f}" for k in some))
-share = weight / weight.sum()
-for name, w in (("bound", share), ("simple", torch.full((1000,), 1e-3))):
+shares = {"bound": weight / weight.sum(), "simple": torch.full((1000,), 1e-3)}
+for name, w in shares.items():
     first, half = w[:10].sum(), w[500:].sum()
     print(f"{name:6}: share of steps 1 to 10 {first:.1%}, of 501 to 1000 {half:.1%}")
 assert abs(weight[0] - 0.5) < 1e-3
-assert share[:10].sum() > 10 * 0.01
+assert shares["bound"][:10].sum() > 10 * shares["simple"][:10].sum()
 
 # %%
-ks = [1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 200, 300, 500, 700, 1000]
-curves = {"exact bound": (ks, share[[k - 1 for k in ks]]), "model, simple": (ks, [1e-3] * 16)}
+ks = torch.tensor([1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100, 200, 300, 500, 700, 1000])
+curves = {name: (ks, share[ks - 1]) for name, share in shares.items()}
 plots.show(
-    plots.lines(curves, xlabel="step k", ylabel="share of the weight", log=True),
+    plots.lines(curves, xlabel="step k", ylabel="share of all weight", log=True),
     alt="Share of the weight over the step, both axes logarithmic. That of the bound falls from "
     "0.05 at step 1 to 0.0005 near step 300 and climbs to 0.001 at the end; the simple one is"
     " flat at 0.001. They cross at step 100.",
-    caption="The simple loss looks away from the last, almost invisible noise.",
+    caption="The simple loss looks away from the first steps, where noise is hardly visible.",
 )
 
 # %% [markdown] tags=["DS-50", "E-43"]
-# **Is it so?** The lecture calls $\mathbb E\lVert\epsilon-\epsilon_\theta\rVert^2$ a "simplified *upper bound*" to be minimised (DS-50). An upper bound on the loss would have to lie above it. Take the best
-# possible model, and data of variance 100:
+# **Is it so?** The lecture calls $\mathbb E\lVert\epsilon-\epsilon_\theta\rVert^2$ a "simplified *upper bound*" to be minimised (DS-50). An upper bound on the loss
+# $-\log p_\theta(x_0)$ lies above it for every model and all data. Take the best possible model:
 
 # %% tags=["check", "DS-50", "E-43"]
 for s in (0.1, 1.0, 10.0):
-    simple, entropy = gaussian_floor(schedule, s).mean(), math.log(2 * math.pi * math.e * s**2) / 2
-    verdict = "above" if simple > entropy else "BELOW"
-    print(
-        f"variance {s**2:6.2f}: simple {simple:.3f}, {verdict} the exact loss, {entropy:.2f} nats"
-    )
-assert simple < entropy
+    simple, least = gaussian_floor(schedule, s).mean(), bell_entropy(s)
+    verdict = "above" if simple > least else "BELOW"
+    print(f"variance {s**2:6.2f}: simple {simple:.3f}, {verdict} the exact loss, {least:.2f} nats")
+assert simple < least
 
 # %% [markdown] tags=["DS-50", "E-43"]
-# **Put right.** Without weights it is no bound any more, on anything: only $\lambda_k$ makes nats of squares. It is the bound, *re-weighted*. If one model is best at every
-# step, it is best for any weights; a real network must divide its attention, and then they matter. Section 7 trains with both.
+# **Put right.** Without weights it bounds nothing any more; it is not even in nats, since only $\lambda_k$ makes nats of squares. It is the bound, *re-weighted*. If one model is the
+# best at every step, it is the best for any weights; a real network must divide its attention, and then they matter. Section 7 trains with both.
 
-# %% [markdown] tags=["formula", "DS-51", "L19-51", "L6-08"]
+# %% [markdown] tags=["formula", "DS-51", "DS-52", "L19-51", "L6-08"]
 # ## 5. Algorithm 1
 #
-# **Story.** Write $x_k$ out, and the loss has nothing random left but data, noise and step (DS-51; "the reverse process learns to
-# predict noise", L19-51):
+# **Story.** Write $x_k$ out, and the loss has nothing random left but data, step and noise (DS-51):
+# $\lVert\epsilon-\epsilon_\theta(\sqrt{\bar\alpha_k}\,x_0+\sqrt{1-\bar\alpha_k}\,\epsilon,\;k)\rVert^2$. "The reverse process learns to predict noise", says
+# the lecture (L19-51). All of training is (DS-52, algorithm 1 of Ho et al. 2020):
 #
-# $$\lVert\epsilon-\epsilon_\theta(\sqrt{\bar\alpha_k}\,x_0+\sqrt{1-\bar\alpha_k}\,\epsilon,\;k)\rVert^2 .$$
+# > **repeat**
+# > 1. take a picture $x_0$,
+# > 2. take a step $k$, each of $1..T$ with the same chance,
+# > 3. take noise $\epsilon\sim N(0,I)$, and mix: $x_k=\text{signal}_k\,x_0+\text{noise}_k\,\epsilon$,
+# > 4. ask the network which noise it was, and take a gradient step on $\lVert\epsilon-\epsilon_\theta(x_k,k)\rVert^2$.
 #
-# In words: *take a picture, take a step $k$, take noise. Mix them. Ask the network which noise it was.* (The formula sums over the $d$ numbers of a sample, the code takes
+# Three little functions do it: `batches` 1 and 2, `loss` 3 and the question, `fit` the gradient steps. (The formula sums over the $d$ numbers of a picture, the code takes
 # their mean: then 1 is the loss of whoever always answers 0.)
+
+
+# %% tags=["formula", "DS-52"]
+def batches(mixture, n, table):
+    """1 and 2: fresh points (n, *d), and a random step in 1..T for each, without end."""
+    while True:
+        yield mixture.sample(n)[0].float(), torch.randint(1, table.T + 1, (n,))
 
 
 # %% tags=["formula", "twin:didiff.denoiser.loss", "DS-51"]
 def loss(denoiser, x0, t, y=None, eps=None):
-    """Mean squared error of the predicted noise, one number per sample: (B,)."""
+    """3 and the question: mean squared error of the predicted noise for each sample, (B,)."""
     eps = torch.randn_like(x0) if eps is None else eps
     guess = denoiser(add_noise(x0, eps, t), t, y)
     return (guess.eps - eps).square().flatten(1).mean(1)
@@ -468,7 +614,7 @@ def loss(denoiser, x0, t, y=None, eps=None):
 
 # %% tags=["formula", "twin:didiff.training.fit", "DS-52"]
 def fit(denoiser, losses, batches, steps, lr=1e-3):
-    """Minimise the mean of losses(denoiser, *batch) -> (B,); yield after every step."""
+    """4: minimise the mean of losses(denoiser, *batch) -> (B,); yield after every step."""
     optimiser = torch.optim.Adam(denoiser.parameters(), lr)
     for step in range(1, steps + 1):
         value = losses(denoiser, *next(batches)).mean()
@@ -479,8 +625,12 @@ def fit(denoiser, losses, batches, steps, lr=1e-3):
 
 
 # %% [markdown] tags=["L6-08", "DS-51"]
-# **Check.** What must a network be for this? A map from a noisy $x$ and a step to something *of the shape of* $x$ (L6-08). `networks.MLP` is one. It is told the step as a *clock* in $[0,1]$;
-# `Denoiser` does that. Any batch size must do, any step, a step for each sample. And the loss is the same if we spell $x_k$ out.
+# `losses` is a function, mostly `loss` with the table filled in. `fit` yields after every step, so that its caller can look, draw, or stop. The library has both: `didiff.loss` can
+# also count errors in other units (section 8; `y` is for labels, lesson 09), `didiff.training.fit` also averages weights and saves them.
+#
+# **Check.** What must a network be for this? A map from a noisy $x$ and a step to something *of the shape of* $x$ (L6-08). `networks.MLP` is one. It is told the step as the *clock* of lesson 03,
+# $\frac2\pi\arctan\frac{\text{noise}}{\text{signal}}\in[0,1]$; `Denoiser` looks at that clock for it, and makes its output a guess `.eps` with the `.x0` that belongs to it. Any
+# batch size must do, any step, a step for each sample. And for an untrained network the loss must be the same if we spell $x_k$ out.
 
 # %% tags=["check", "L6-08"]
 for shape in ((2,), (1, 8, 8)):
@@ -492,7 +642,7 @@ for shape in ((2,), (1, 8, 8)):
         assert guess.eps.shape == guess.x0.shape == x.shape
 
 # %% tags=["check", "DS-51"]
-x0, eps, k = torch.randn(7, 1, 8, 8), torch.randn(7, 1, 8, 8), [1, 3, 77, 333, 501, 999, 1000]
+x0, eps = torch.randn(2, 7, 1, 8, 8)
 a = torch.tensor([math.prod((1 - schedule.beta[:j]).tolist()) for j in k]).reshape(7, 1, 1, 1)
 xt = a.sqrt() * x0 + (1 - a).sqrt() * eps
 explicit = (denoiser(xt, schedule.at(k)).eps - eps).square().mean((1, 2, 3))
@@ -501,8 +651,8 @@ print(f"x_k spelled out {explicit.mean():.4f}, substituted {substituted.mean():.
 assert (explicit - substituted).abs().max() < 1e-3  # float32, and (1 - a) loses digits at k = 1
 
 # %% [markdown] tags=["DS-52"]
-# **Run it (DS-52).** Our first learnt model: two moons in the plane. We build them as a row of 50 small Gaussians, and so own the exact denoiser as well. `batches` draws data
-# and steps, `fit` does the rest; a few rounds with smaller and smaller learning rates.
+# **Run it.** Our first network for this loss learns two moons in the plane. We build them as rows of small Gaussians, and so own the exact denoiser as well. The learning rate falls in five rounds: large
+# steps to get there, small ones to come to rest, for a batch of random draws shakes the weights in proportion to the rate.
 
 
 # %% tags=["formula", "DS-52"]
@@ -516,24 +666,19 @@ def moons(count=25, std=0.08):
 
 
 # %% tags=["formula", "DS-52"]
-def batches(mixture, n, table):
-    """Fresh points (n, *d) and a random step in 1..T for each, without end."""
-    while True:
-        yield mixture.sample(n)[0].float(), torch.randint(1, table.T + 1, (n,))
+def train(denoiser, losses, supply, steps=100, rates=(1e-2, 5e-3, 2e-3, 7e-4, 2e-4)):
+    """`steps` steps at each learning rate in turn; the loss of every batch."""
+    curve = []
+    for lr in rates:
+        curve += [value.item() for _, value in fit(denoiser, losses, supply, steps, lr)]
+    return curve
 
 
 # %% tags=["formula", "DS-52"]
-def train(denoiser, losses, supply, steps=200, rates=(5e-3, 1e-3, 2e-4)):
-    """`steps` steps at each learning rate in turn; the losses on the way."""
-    rounds = [fit(denoiser, losses, supply, steps, lr) for lr in rates]
-    return [value.item() for each in rounds for _, value in each]
-
-
-# %% tags=["formula", "DS-52"]
-def fresh(target="eps", width=64):
-    """An untrained network for points in the plane, the same one every time."""
+def fresh(target="eps"):
+    """An untrained network for points in the plane; the same one, and the same draws, each time."""
     torch.manual_seed(0)
-    return Denoiser(networks.MLP((2,), width, depth=2), target)
+    return Denoiser(networks.MLP((2,), width=64, depth=2), target)
 
 
 # %% tags=["check", "DS-52"]
@@ -543,45 +688,52 @@ curve = train(simple, lambda d, x0, k: loss(d, x0, schedule.at(k)), supply)
 print(f"loss: {curve[0]:.1f} at first, {sum(curve[-100:]) / 100:.2f} at the end")
 assert sum(curve[-100:]) / 100 < 0.5
 
+# %% [markdown] tags=["DS-52"]
+# Are its samples moons? We walk back with the steps of lesson 04, fifty of them, and take the energy distance of lesson 01, 0 for equal laws. In thousandths:
+
 
 # %% tags=["formula", "DS-52"]
-def walk(denoiser, n=2000, steps=50):
-    """n samples by DDIM (lesson 07), all models from the same noise."""
-    levels = grid(DDPMSchedule(), steps)
-    noise = initial_noise((n, 2), levels[0], torch.Generator().manual_seed(1))
-    return last(ddim(denoiser, noise.float(), levels)).double()
+def walk(denoiser, n=1000, steps=50):
+    """n samples, for all models with the same noise."""
+    levels, same = grid(DDPMSchedule(), steps), torch.Generator().manual_seed(1)
+    noise = initial_noise((n, 2), levels[0], same)
+    return last(ddpm(denoiser, noise.float(), levels, generator=same)).double()
 
 
 # %% tags=["check", "DS-52"]
 real, samples = world.sample(4000)[0], walk(simple)
-apart = metrics.energy_distance(samples, real)
-noise = metrics.energy_distance(torch.randn(2000, 2).double(), real)
-print(f"energy distance to real moons: trained {apart:.2f}, the noise it began with {noise:.2f}")
-assert apart < noise
+sets = {"noise": torch.randn(1000, 2), "trained": samples, "real again": world.sample(1000)[0]}
+apart = {name: 1000 * metrics.energy_distance(x.double(), real) for name, x in sets.items()}
+print("from real moons:", ", ".join(f"{name} {abs(round(e))}" for name, e in apart.items()))
+assert apart["trained"] < apart["noise"] / 2
 
 # %%
-figure, axes = plots.panels(2, size=(4.0, 2.8))
-plots.lines({"model": (range(600), curve)}, xlabel="step of training", ylabel="loss", ax=axes[0])
+figure, axes = plots.panels(3, size=(3.0, 2.8))
+plots.lines({"model": (range(500), curve)}, xlabel="step of training", ylabel="loss", ax=axes[0])
 axes[0].lines[0].set(marker="", linestyle="-", linewidth=0.8)
 axes[0].set(ylim=(0, 1.1))
-plots.scatter({"data": real[:600], "model": samples[:600]}, limit=2.4, ax=axes[1])
+for ax, name, points in zip(axes[1:], ("data", "model"), (real, samples), strict=True):
+    plots.scatter({name: points[:500]}, limit=2.6, ax=ax)
+    ax.set_title(name)
 plots.show(
     figure,
-    alt="Left, the loss over 600 steps: it falls from 0.9 to about 0.25 within 100 steps and then"
-    " only trembles. Right, points of the data and of the model lie on the same two half "
-    "moons, with a few of the model's between them.",
-    caption="The loss looks stuck, far above 0. The samples do not look like a failure.",
+    alt="Left, the loss over 500 steps: it falls from 0.9 to about 0.25 within 100 steps and then"
+    " only trembles. Middle and right, points of the data and of the model: the same two half "
+    "moons, the model's a little softer, with some points between them.",
+    caption="After two seconds of training: the loss looks stuck, far above 0, but the samples are "
+    "moons, with some dust between them.",
 )
 
 # %% [markdown] tags=["formula", "L6-24", "T-26"]
 # ## 6. How low can it go?
 #
 # **Story.** A loss of 0.24: good, bad, stuck? Whoever expects 0 will search for a bug that is not there (T-26). From $x_k$ alone nobody can tell the noise exactly, since several
-# pairs $(x_0,\epsilon)$ lead to the same place. Least squares finds their mean, $\epsilon^*=E[\epsilon\mid x_k]$, and what remains is
+# pairs $(x_0,\epsilon)$ lead to the same place. Least squares finds their mean, $\epsilon^*=E[\epsilon\mid x_k]$. Split the error, $\epsilon-\epsilon_\theta=(\epsilon-\epsilon^*)+(\epsilon^*-\epsilon_\theta)$: given $x_k$, the first part is 0 on
+# average and the second is fixed, so that no mixed term remains:
 #
 # $$\mathbb E\lVert\epsilon-\epsilon_\theta\rVert^2=\underbrace{\mathbb E\,\mathrm{Var}(\epsilon\mid x_k)}_{\text{floor}}+\underbrace{\mathbb E\lVert\epsilon_\theta-\epsilon^*\rVert^2}_{\text{distance from the truth}} .$$
 #
-# **Check (L6-24).** For bells the floor is `gaussian_floor`. The exact denoiser has to meet it; and the laziest model, $\epsilon_\theta=0$, has to get 1.
+# **Check (L6-24).** For data $N(m,s^2)$ the floor is the average of `gaussian_floor` over the steps. The exact denoiser has to meet it; and the laziest model, $\epsilon_\theta=0$, has to get 1.
 
 
 # %%
@@ -603,12 +755,12 @@ for s in (0.5, 1.0):
 
 
 # %% [markdown]
-# **By noise level.** One exam for all models to come: 100 noisy points at each of the 1000 steps, with the true noise and the exact answer.
+# **By noise level.** One exam for all models to come: 50 noisy points at each of the 1000 steps, with the true noise and the exact answer.
 
 
 # %% tags=["formula", "L6-24"]
 def exam(mixture, table, each):
-    """Noisy points (each * T, d) at all steps of the table, true noise, and exact answers."""
+    """Noisy points (each * T, d) at steps 1..T, 1..T, ..; their levels, noise, exact answers."""
     t = table.at(torch.arange(1, table.T + 1).repeat(each))
     x0 = mixture.sample(len(t.signal))[0]
     eps = torch.randn_like(x0)
@@ -625,17 +777,17 @@ def answers(denoiser, xt, t):
 
 # %% tags=["formula", "L6-24"]
 def by_step(errors, T=1000):
-    """Mean squares of errors (each * T, d) for every step: (T,)."""
+    """Mean squares of the errors in an exam (each * T, d), for every step: (T,)."""
     return errors.square().reshape(-1, T, errors.shape[1]).mean((0, 2))
 
 
 # %% tags=["check", "L6-24", "T-26"]
-xs, ts, noises, best = exam(world, schedule, each=100)
+xs, ts, noises, best = exam(world, schedule, each=50)
 guess = answers(simple, xs, ts)
 ours, floor, distance = (by_step(e) for e in (guess - noises, best - noises, guess - best))
-cross = 2 * ((guess - best) * (best - noises)).mean(1)  # 0 on average, as ε* is a mean given x_k
-print(f"loss {ours.mean():.3f} = floor {floor.mean():.3f} + distance {distance.mean():.4f}, nearly")
-assert abs(cross.mean()) < 4 * cross.std() / len(cross) ** 0.5
+mixed = 2 * ((guess - best) * (best - noises)).mean(1)  # 0 on average
+print(f"loss {ours.mean():.3f}, floor + distance = {floor.mean():.3f} + {distance.mean():.4f}")
+assert abs(mixed.mean()) < 4 * mixed.std() / len(mixed) ** 0.5
 assert distance.mean() < 0.15 * floor.mean()
 
 # %%
@@ -645,17 +797,66 @@ curves = {name: (ks, by_step(e).reshape(20, 50).mean(1)) for name, e in errors.i
 plots.show(
     plots.lines(curves, xlabel="step k", ylabel="mean square of the error"),
     alt="Loss over the step. Guessing 0 gives 1 throughout. The exact curve falls from 0.8 at the"
-    " left to nearly 0 from step 700 on; the model's lies on it but for a small distance on "
-    "the left.",
+    " left over a shelf at 0.65 near step 100 to nearly 0 from step 700 on; the model's lies on it "
+    "but for a small distance on the left.",
     caption="Guessing noise is hard where there is little of it.",
 )
 
 # %% [markdown] tags=["L6-24", "T-26"]
-# So the loss depends mostly on the data and on *which steps* were asked, little on the network. Compare it with the floor where you can, else only on the same data and draw of steps.
+# (The shelf near step 100: there the noise is wider than the moons are thick, and can be told *across* them, but not yet along them.) So the loss
+# depends mostly on the data and on *which steps* were asked, little on the network. Compare it with the floor where you can, else only on the same data and the same draw of steps.
+#
+# **Play.** Watch the network answer. Each orange dot is the picture $\hat x_0$ that its guess of the noise amounts to, and a line leads from it to the noisy point it was asked about. *Predict:*
+# is it at small or at large $k$ that the loss is near 0, and at which are the pictures right?
+
+
+# %% tags=["play"]
+def asked(denoiser, mixture, table, n=80):
+    """Frames of the pictures that a network guesses, joined to the points it was asked about."""
+    background = plots.scatter({"data": mixture.sample(500)[0]}, limit=3.0)
+    x0, stage = mixture.sample(n)[0], plots.Stage(background)
+    eps = torch.randn_like(x0)
+
+    def frames(k):
+        t = table.at(k)
+        xk = add_noise(x0, eps, t)
+        guess = from_eps(xk, t, answers(denoiser, xk, t))
+        wrong = [(e - eps).square().mean() for e in (guess.eps, mixture(xk, t).eps)]
+        off = (guess.x0 - x0).square().mean()
+        words = f"step {k}, noise {t.noise:.2f}: loss {wrong[0]:.2f}, floor {wrong[1]:.2f}"
+        words += f"; the guessed pictures are off by {off.sqrt():.2f} per number"
+        yield widgets.Frame(stage.draw(guess.x0, torch.stack([xk, guess.x0])), words)
+
+    return frames
+
+
+# %% tags=["play"]
+asking = widgets.Explorer(
+    asked(simple, world, schedule),
+    {"k": widgets.slider("noise level k", 10, 700, value=100, step=10)},
+    width=400,
+)
+asking.show(
+    alt="points of two moons, and pictures that the network guesses. At small k the guesses lie "
+    "on the moons, each a short line away from its noisy point; as k grows the lines get longer, "
+    "and the guesses leave the moons and gather in the middle",
+    still_over="k", values=[10, 50, 100, 200, 300, 400, 500, 700],
+)  # fmt: skip
+
+# %% tags=["check"]
+found = {}
+for k in (10, 700):
+    asking["k"].value = k
+    asking.wait()
+    words = asking.readout.split()
+    found[k] = float(words[words.index("loss") + 1].strip(",")), float(words[-3])
+    print(asking.readout)
+assert found[10][0] > 0.5 > 0.1 > found[700][0]  # the loss
+assert found[10][1] < 0.2 < 0.7 < found[700][1]  # the pictures
+asking["k"].value = 100
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 2.** For data $N(m,s^2)$ the floor is $(\text{signal}\cdot s)^2/((\text{signal}\cdot s)^2+\text{noise}^2)$, near 1 at $k=1$: hardly better than guessing 0. Why does that
-# not make the model useless there?
+# **Exercise 2.** The slider shows it: near the data the loss is close to 1, hardly better than guessing 0. Why does that not make the model useless there?
 #
 # <details><summary>Answer</summary>
 #
@@ -663,13 +864,13 @@ plots.show(
 # </details>
 
 # %% [markdown] tags=["formula", "DS-50", "E-43"]
-# ## 7. What a network costs, in nats and in bits
+# ## 7. What a network costs
 #
-# **Story.** The floor is the same for all models. So what a network loses against the exact denoiser, in each of the two currencies, is its distance from the truth, weighted:
+# **Story.** The floor is the same for all models. So what a network loses against the exact denoiser is its distance from the truth, with a weight for each step: in the simple loss, or in nats of the bound,
 #
-# $$\text{in }L_{\text{simple}}:\;\frac1T\sum_k d_k,\qquad\text{in nats of the bound}:\;\sum_k\lambda_k\,d_k,\qquad d_k=\mathbb E\lVert\epsilon_\theta-\epsilon^*\rVert^2/\text{dim}.$$
+# $$\frac1T\sum_kd_k\qquad\text{or}\qquad\sum_k\lambda_k\,d_k\quad\text{nats},\qquad d_k=\mathbb E\lVert\epsilon_\theta-\epsilon^*\rVert^2\text{ per dimension} .$$
 #
-# **Check.** The second is what `bound` says, too. And a *bit* is $\log2$ nats; images are quoted in bits per dimension.
+# **Check.** The second is what `bound` says, too.
 
 # %% tags=["check", "DS-50"]
 power = (world.means.square().mean() + world.std[0] ** 2).item()
@@ -680,29 +881,9 @@ print(f"difference {nats[1] - nats[0]:.4f}, weighted distance {extra:.4f} nats")
 print(f"that is {extra / math.log(2):.2f} bits per dimension")
 assert abs(nats[1] - nats[0] - extra) < 1e-10
 
-# %% [markdown] tags=["DS-48"]
-# **Negative bits?** In the table of section 3 the bound was *negative* for narrow data. A density is no probability: it may exceed 1, and it changes with the unit of length (data 10 times as wide cost $\log10$ nats more). Numbers for
-# images stay positive since pixels are *counted*: what is reported is the probability of a grey value, the mass of a bin. For a bin of width $\delta$ that is about $p\,\delta$, so we pay
-# $\log_2(1/\delta)$ bits more than the density says.
-
-# %% tags=["check", "DS-48"]
-law, rows = Normal(0 * one, 0.3 * one), []
-for bins in (16, 64, 256):  # grey values in [-1, 1], the ends open
-    edges = torch.cat([-9 * one[None], line(-1, 1, bins + 1)[1:-1], 9 * one[None]])
-    mass = law.cdf(edges).diff()
-    counted = -torch.xlogy(mass, mass).sum() / math.log(2)
-    density = law.entropy() / math.log(2) + math.log2(bins / 2)
-    rows.append([bins, f"{counted:.3f}", f"{density:.3f}", math.log2(bins)])
-    assert abs(counted - density) < 0.01
-plots.table(
-    rows,
-    header=["grey values", "bits, counted", "bits from the density", "if all were equally likely"],
-    caption="Bits per pixel for N(0, 0.3²)",
-)
-
 # %% [markdown] tags=["DS-50", "E-43"]
 # **Simple or bound?** Now the experiment announced in section 4: the same network, the same number of steps, the weights of the bound. They can come in by multiplying the loss with $\lambda_k$, or by drawing $k$
-# more often where $\lambda_k$ is large. The mean is the same. *Predict:* is the rest?
+# more often where $\lambda_k$ is large; the mean is the same. *Predict:* which of the two shakes more? We ask the exact denoiser, so that nothing but the draw can shake.
 
 
 # %% tags=["formula", "DS-50"]
@@ -724,9 +905,11 @@ for name, factor, supply in (
     print(f"{name:10}: mean {found[name].mean():.1f}, standard deviation {found[name].std():.1f}")
 gap = found["multiplied"].mean() - found["drawn"].mean()
 assert abs(gap) < 4 * sum(v.var() for v in found.values()).sqrt() / 20_000**0.5
+assert found["multiplied"].std() > 2 * found["drawn"].std()
 
 # %% [markdown] tags=["DS-50", "E-43"]
-# Multiplying shakes the loss several times as much, and the gradient with it: so we draw (Nichol and Dhariwal 2021 do, for this reason). *Predict* who wins: in $L_{\text{simple}}$, in nats, in samples?
+# Multiplying shakes the loss several times as much, and the gradient with it: so we draw. (For this reason Nichol and Dhariwal 2021 draw steps, too, in proportion to the size of their terms.) *Predict* who wins: in
+# $L_{\text{simple}}$, in nats, in samples?
 
 # %% tags=["check", "DS-50", "E-43"]
 models = {"simple": simple, "bound": fresh()}
@@ -735,45 +918,38 @@ train(models["bound"], lambda d, x0, k: loss(d, x0, schedule.at(k)), supply)
 rows = []
 for name, model in models.items():
     d = by_step(answers(model, xs, ts) - best)
-    apart = metrics.energy_distance(walk(model), real)
+    apart = 1000 * metrics.energy_distance(walk(model), real)
     rows.append([name, d.mean().item(), d[:10].mean().item(), (weight * d).sum().item(), apart])
 
 # %% tags=["check", "DS-50", "E-43"]
-header = [
-    "steps drawn as",
-    "distance, all steps",
-    "1 to 10",
-    "nats per dimension",
-    "energy distance",
-]
-shown = [[r[0], *(f"{v:.2g}" for v in r[1:4]), f"{r[4]:.2f}"] for r in rows]
+header = ["steps drawn as", "distance", "steps 1 to 10", "nats lost", "samples, thousandths"]
+shown = [[r[0], *(f"{v:.2g}" for v in r[1:4]), round(r[4])] for r in rows]
 plots.table(shown, header=header, caption="Two weights, and what they buy above the floor")
 assert rows[1][2] < rows[0][2]  # the first steps
 assert rows[1][3] < rows[0][3]  # nats
 
 # %% [markdown] tags=["DS-50", "E-43"]
-# In this small world the bound buys nats and costs nothing: the samples of both are moons (two sets of real points differ by 0.00). On photographs Ho et al. (2020, table 1) saw the simple loss win *in
+# In this small world the bound buys nats, in the first steps, and costs nothing: both models make moons. On photographs Ho et al. (2020, table 1) saw the simple loss win *in
 # samples* and lose in likelihood. So the dropped weights are not an approximation, they are a decision about what a model shall spend its strength on.
 
 # %% [markdown] tags=["formula", "DS-04"]
 # ## 8. What to ask for
 #
-# **Story.** Given $x_k$, whoever knows the noise knows the picture. So one may as well ask the network for $x_0$, or for $v=\text{signal}\cdot\epsilon-\text{noise}\cdot x_0$. The lecture says that
-# asking for noise "works better" (DS-04). What differs is the unit in which errors are counted:
+# **Story.** Given $x_k$, whoever knows the noise knows the picture. So one may as well ask the network for $x_0$, or for the *velocity* $v=\text{signal}\cdot\epsilon-\text{noise}\cdot x_0$: write signal and noise as $\cos\varphi$ and $\sin\varphi$,
+# and $v$ is $dx/d\varphi$, the direction in which $x$ moves as the clock runs. The lecture says that asking for noise "works better" (DS-04). What differs is the unit in which errors are counted. If $\epsilon$ is
+# off by $\delta$, then $x_0=(x_k-\text{noise}\cdot\epsilon)/\text{signal}$ is off by $-\frac{\text{noise}}{\text{signal}}\delta$, and $v$ by
+# $\big(\text{signal}+\frac{\text{noise}^2}{\text{signal}}\big)\delta=\frac1{\text{signal}}\delta$:
 #
-# $$\lVert x_0-\hat x_0\rVert^2=\frac{\text{noise}^2}{\text{signal}^2}\,\lVert\epsilon-\hat\epsilon\rVert^2 .$$
+# $$\lVert x_0-\hat x_0\rVert^2=\frac{\text{noise}^2}{\text{signal}^2}\,\lVert\epsilon-\hat\epsilon\rVert^2,\qquad\lVert v-\hat v\rVert^2=\frac1{\text{signal}^2}\,\lVert\epsilon-\hat\epsilon\rVert^2 .$$
 #
-# **Check.** And for $v$? Both errors come from one $\hat\epsilon$; put them into the definition, and $\text{signal}^2+\text{noise}^2=1$ leaves $1/\text{signal}^2$.
+# **Check** with the library's loss, for a guess that is wrong at random:
 
 # %% tags=["check", "DS-04"]
 x0, true, wrong = torch.randn(3, 1000, 1, dtype=torch.float64)
 t = schedule.at(range(1, 1001))
-x = add_noise(x0, true, t)
+in_eps = loss(always(wrong), x0, t, eps=true)
 for target, factor in (("x0", t.noise**2 / t.signal**2), ("v", 1 / t.signal**2)):
-    in_eps, counted = (
-        didiff.loss(always(wrong), x0, t, eps=true, target=each) for each in ("eps", target)
-    )
-    ratio = counted / in_eps
+    ratio = didiff.loss(always(wrong), x0, t, eps=true, target=target) / in_eps
     print(f"{target:2} at k = 300: {ratio[299]:.6f} times eps, predicted {factor[299]:.6f}")
     assert (ratio / factor - 1).abs().max() < 1e-8
 
@@ -782,22 +958,21 @@ for target, factor in (("x0", t.noise**2 / t.signal**2), ("v", 1 / t.signal**2))
 # the $x_0$-network be bad, at which the $\epsilon$-network?
 
 # %% tags=["check", "DS-04"]
-models |= {"x0": fresh("x0"), "v": fresh("v")}
-for target in ("x0", "v"):
+asked_for = {"eps": simple, "v": fresh("v"), "x0": fresh("x0")}
+for target in ("v", "x0"):
     supply = batches(world, 256, schedule)
-    train(models[target], lambda d, x0, k: didiff.loss(d, x0, schedule.at(k)), supply)
+    train(asked_for[target], lambda d, x0, k: didiff.loss(d, x0, schedule.at(k)), supply)
 
 # %% tags=["check", "DS-04"]
-asked, rows = {"eps": "simple", "x0": "x0", "v": "v"}, []
-d = {target: by_step(answers(models[name], xs, ts) - best) for target, name in asked.items()}
-sigma = schedule.at(range(1, 1001)).sigma
-for target, name in asked.items():
+rows, sigma = [], schedule.at(range(1, 1001)).sigma  # noise / signal
+d = {target: by_step(answers(model, xs, ts) - best) for target, model in asked_for.items()}
+for target, model in asked_for.items():
     in_x0 = (sigma**2 * d[target])[-10:].mean()
-    apart = metrics.energy_distance(walk(models[name]), real)
-    rows.append([target, f"{d[target][:10].mean():.2g}", f"{in_x0:.2g}", f"{apart:.2f}"])
+    apart = 1000 * metrics.energy_distance(walk(model), real)
+    rows.append([target, f"{d[target][:10].mean():.2g}", f"{in_x0:.2g}", round(apart)])
 
 # %% tags=["check", "DS-04"]
-header = ["asked for", "error of ε, steps 1 to 10", "error of x₀, 991 to 1000", "energy distance"]
+header = ["asked for", "error of ε, steps 1-10", "error of x₀, 991-1000", "samples, thousandths"]
 plots.table(rows, header=header, caption="Mean square errors above the floor, and samples")
 start, end = slice(0, 10), slice(990, 1000)
 assert d["x0"][start].mean() > 10 * d["eps"][start].mean()
@@ -815,7 +990,7 @@ def grouped(values, edges=(0, 1, 3, 6, 12, 25, 50, 100, 200, 400, 700, 1000)):
 
 
 # %%
-curves = {name: grouped(values) for name, values in d.items()}
+curves = {f"asked for {name}": grouped(values) for name, values in d.items()}
 plots.show(
     plots.lines(curves, xlabel="step k", ylabel="distance from the exact ε", log=True),
     alt="Squared distance from the exact noise over the step, both axes logarithmic. x0 starts "
@@ -825,11 +1000,21 @@ plots.show(
 )
 
 # %% [markdown] tags=["DS-04"]
-# **Put right.** It is a re-weighting, not a better principle. Each is careless where its own unit forgives it: the $\epsilon$-network about $x_0$ at the noisy end (12, where answering 0 would give 1), the $x_0$-network about $\epsilon$ at the
-# clean end (tens of times worse than answering 0). $v$ is never bad. And in the samples all three are close, since a sampler multiplies each error by the small number of its step.
+# **Put right.** It is a re-weighting, not a better principle. Each is careless where its own unit forgives it: the $\epsilon$-network about $x_0$ at the noisy end (answering 0 would be off by 1 there), the
+# $x_0$-network about $\epsilon$ at the clean end (answering 0 would be off by 1 there, too). $v$ is never bad. And yet the samples of all three are close. What does an error at
+# either end do to them?
+
+# %% tags=["check", "DS-04"]
+first, second, *_, one_left, _ = grid(schedule, 50)
+print(f"first step of 50: an error of x₀ moves the point by {second.signal:.3f} of it, at most")
+print(f"last step: an error of ε moves the sample by {one_left.sigma:.3f} of it")
+assert max(second.signal, one_left.sigma) < 0.1
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 3.** With which weights on the $x_0$-loss would the $x_0$-network minimise the bound ($\sigma^2=\tilde\beta$)? Write them with the signal-to-noise ratios of steps $k-1$ and $k$.
+# A sampler multiplies each error by a number that is small where the error is large.
+#
+# **Exercise 3.** With which weights on the $x_0$-loss would the $x_0$-network minimise the bound ($\sigma^2=\tilde\beta$)? Write them with the signal-to-noise ratios
+# $\mathrm{SNR}=\text{signal}^2/\text{noise}^2$ of steps $k-1$ and $k$.
 #
 # <details><summary>Answer</summary>
 #
@@ -839,23 +1024,27 @@ plots.show(
 # %% [markdown] tags=["formula", "DS-04"]
 # ## 9. The plain decoder, once more
 #
-# **Story.** In lesson 04 a hundred little functions learnt $E[x_{k-1}\mid x_k]$ from pairs of neighbours. It worked, but nobody does it. Compare what the two regressions aim at. Given $x_k$,
+# **Story.** In lesson 04 a hundred little functions learnt $E[x_{k-1}\mid x_k]$ from pairs of neighbours. It worked, but nobody does it. What the lecture calls *reparameterised* is this: write the mean of a step
+# with the noise in $x_k$, and regress on that noise. Compare the two targets. Given $x_k$, $x_{k-1}$ scatters around $\tilde\mu$, and $\tilde\mu$ scatters because $x_0$ is open; the variances add:
 #
 # $$\mathrm{Var}(x_{k-1})=\tilde\beta_k+\mathrm{Var}(\tilde\mu),\qquad\mathrm{Var}(\tilde\mu)=\frac{\beta_k^2}{\alpha_k\,\text{noise}_k^2}\,\mathrm{Var}(\epsilon) .$$
 #
-# The plain target contains the fresh randomness of a step, $\tilde\beta_k$, which nobody can predict. The bound never asked for it: its KL averages it out by a formula, and what remains of the target is
-# $\tilde\mu$, or the noise. The right answer is the same, only the scatter around it shrinks. By how much? Errors of a regression are proportional to the scatter.
+# $\tilde\beta_k$ is the fresh randomness of a step, which nobody can predict. The bound never asked for it: its KL averages it out by a formula, and what remains of the target is
+# $\tilde\mu$, or the noise. The right answer is the same, only the scatter around it shrinks. By how much? A mean over $N$ targets of scatter $s$ is off by about $s/\sqrt N$: so the errors of a regression
+# should shrink as the scatter does.
+#
+# `Steps` and `encode` are repeated from lesson 04, section 7; `encode` now also returns the noise.
 
 
 # %% tags=["formula", "DS-04"]
 class Steps(torch.nn.Module):
-    """f_k(x) = x + c_k . tanh(a_k x + b_k), k = 1..T: the little networks of lesson 04."""
+    """f_k(x) = x + c_k . tanh(a_k x + b_k): a small network for each k = 1..T."""
 
     def __init__(self, T, width=16):
         super().__init__()
         self.a = torch.nn.Parameter(2 * torch.randn(T, width))
         self.b = torch.nn.Parameter(2 * torch.randn(T, width))
-        self.c = torch.nn.Parameter(torch.zeros(T, width))
+        self.c = torch.nn.Parameter(torch.zeros(T, width))  # f_k(x) = x at first
 
     def forward(self, x, k):  # x (.., n), k (..)
         a, b, c = (p[k - 1].unsqueeze(-2) for p in (self.a, self.b, self.c))  # (.., 1, width)
@@ -863,23 +1052,24 @@ class Steps(torch.nn.Module):
 
 
 # %% tags=["formula", "DS-04"]
-def neighbours(mixture, table, n):
-    """For each step: x_{k-1}, x_k, and the whole noise in x_k; (T, n) each."""
-    k, x0 = torch.arange(1, table.T + 1), mixture.sample(table.T * n)[0].reshape(table.T, n)
+def encode(mixture, table, n):
+    """For each step k = 1..T, n times: x_{k-1}, x_k, and the whole noise in x_k; (T, n) each."""
+    k, x0 = torch.arange(1, table.T + 1), mixture.sample(table.T * n)[0].reshape(-1, n).float()
     before, beta = add_noise(x0, torch.randn_like(x0), table.at(k - 1)), table.beta[:, None].to(x0)
     x = (1 - beta).sqrt() * before + beta.sqrt() * torch.randn_like(x0)
-    return before, x, from_x0(x, table.at(k), x0).eps
+    t = table.at(k).like(x)
+    return before, x, (x - t.signal * x0) / t.noise
 
 
 # %% tags=["formula", "DS-04"]
-def regress(target, mixture, table, lr, steps=400, n=64):
-    """`Steps`, taught by least squares on x_{k-1} (target 0) or on the noise (target 2)."""
+def regress(target, mixture, table, lr, steps=250, n=64):
+    """`Steps`, taught by least squares on "x_(k-1)" or on "noise"; the rate falls to 0."""
     torch.manual_seed(0)
     net, k = Steps(table.T), torch.arange(1, table.T + 1)
     optimiser = torch.optim.Adam(net.parameters())
     for i in range(steps):
-        drawn = neighbours(mixture, table, n)
-        value = (net(drawn[1], k) - drawn[target]).square().mean()
+        before, x, eps = encode(mixture, table, n)
+        value = (net(x, k) - {"x_(k-1)": before, "noise": eps}[target]).square().mean()
         optimiser.param_groups[0]["lr"] = lr * (1 - i / steps)
         optimiser.zero_grad()
         value.backward()
@@ -890,170 +1080,184 @@ def regress(target, mixture, table, lr, steps=400, n=64):
 # %% tags=["formula", "DS-04"]
 @torch.no_grad()
 def misses(net, target, mixture, table, x):
-    """Root mean square error of the mean of each step back, over points x (n,): (T,)."""
+    """Mean square error of each step's mean, averaged over points x (n,) by their density: (T,)."""
     rows = []
     for k in range(1, table.T + 1):
-        t, out = table.at(k), net(x, torch.tensor(k))
-        exact = step_mean(x, mixture(x[:, None], t).eps[:, 0], k, table)
-        mean = out if target == 0 else step_mean(x, out, k, table)
+        t, mean = table.at(k), net(x, torch.tensor(k))
+        if target == "noise":
+            mean = mean_from_noise(x, mean, k, table)
+        exact = mean_from_noise(x, mixture(x[:, None], t).eps[:, 0], k, table)
         share = mixture.log_prob(x[:, None], t).softmax(0)
-        rows.append((share * (mean - exact) ** 2).sum().sqrt())
+        rows.append((share * (mean - exact) ** 2).sum())
     return torch.stack(rows)
 
 
 # %% [markdown]
-# **Check.** The same functions, start, pairs and number of steps, each at a small and at a large learning rate. An error $m_k$ of the mean costs $m_k^2/(2\beta_k)$ nats. *Predict* which of the four is best.
+# **Check.** The same functions, start, pairs and number of steps, each at a small and at a large learning rate. By section 3 a mean square error $m$ of a step's mean costs $m/(2\beta_k)$ nats. *Predict* which of the four is best.
 
 # %% tags=["check", "DS-04"]
-hundred = DDPMSchedule(100, constant(100, 0.03))
-bumps, x = mixtures.Mixture(torch.tensor([[-1.0], [1.0]]), 0.3), torch.linspace(-1.8, 1.8, 61)
+hundred, x = DDPMSchedule(100, constant(100, 0.03)), line(-1.8, 1.8, 61).float()
 missed = {
-    (name, lr): misses(regress(target, bumps, hundred, lr), target, bumps, hundred, x)
-    for name, target in (("x_(k-1)", 0), ("noise", 2))
+    (target, lr): misses(regress(target, pair, hundred, lr), target, pair, hundred, x)
+    for target in ("x_(k-1)", "noise")
     for lr in (0.002, 0.05)
 }
 
 # %% tags=["check", "DS-04"]
-nats = {run: (m**2 / 0.06).sum().item() for run, m in missed.items()}
-shown = [[*run, f"{missed[run].mean():.4f}", f"{cost:.2g}"] for run, cost in nats.items()]
-header = ["regression on", "learning rate", "mean error of a step", "nats, all steps"]
+nats = {run: (m / 0.06).sum().item() for run, m in missed.items()}
+shown = [[*run, f"{missed[run].mean().sqrt():.4f}", f"{cost:.2g}"] for run, cost in nats.items()]
+header = ["regression on", "learning rate", "error of a step (root mean square)", "nats lost"]
 plots.table(shown, header=header, caption="The plain decoder and the reparameterised one")
-plain, noise = (min(nats[name, lr] for lr in (0.002, 0.05)) for name in ("x_(k-1)", "noise"))
-assert noise < plain / 4
+best = {name: min((0.002, 0.05), key=lambda lr: nats[name, lr]) for name in ("x_(k-1)", "noise")}
+plain, noise = (missed[run] for run in best.items())
+assert noise.sum() < plain.sum() / 4
 
 # %% [markdown] tags=["DS-04"]
-# Reparameterised, and each at its better rate, the same budget loses less than a tenth of the nats. The plain decoder cannot use the large rate: its gradients are mostly fresh noise. Step by step, the gain beside the predicted ratio of the scatters:
+# Reparameterised, and each at its better rate, the same budget loses less than a quarter of the nats. The plain decoder cannot use the large rate: its gradients are mostly fresh noise. Step by step, beside what
+# the two scatters predict:
 
 # %% tags=["check", "DS-04"]
-pair, k = mixtures.bimodal(), torch.arange(1, 101)
-_, points, eps = neighbours(pair, hundred, 1000)
-answer = torch.stack(
-    [pair(row[:, None], hundred.at(j)).eps[:, 0] for j, row in enumerate(points, 1)]
-)
+k = torch.arange(1, 101)
+_, points, eps = encode(pair, hundred, 1000)
+exact = [pair(row[:, None], hundred.at(j)).eps[:, 0] for j, row in enumerate(points, 1)]
 t, before, beta = hundred.at(k), hundred.alpha_bar[k - 1], hundred.beta
-of_mean = beta**2 / (1 - beta) / t.noise**2 * (eps - answer).square().mean(1)
-ratio = (1 + (1 - before) / t.noise**2 * beta / of_mean).sqrt()
-gain = missed["x_(k-1)", 0.002] / missed["noise", 0.05]
-off = (gain[10:].log() - ratio[10:].log()).mean().exp()
-print(f"steps 11 to 100: ratio of errors {off:.1f} times that of scatters, on (geometric) average")
-assert 1 / 3 < off < 3
-parts = (0, 5, 10, 20, 40, 60, 80, 100)
-curves = {
-    "exact ratio of scatters": grouped(ratio, parts),
-    "model, ratio of errors": grouped(gain, parts),
-}
+tilde = (1 - before) / t.noise**2 * beta
+of_mean = beta**2 / (1 - beta) / t.noise**2 * (eps - torch.stack(exact)).square().mean(1)
+ratio, gain = (1 + tilde / of_mean).sqrt(), (plain / noise).sqrt()
+measured, predicted = (part[10:].log().mean().exp() for part in (gain, ratio))
+print(f"geometric means over steps 11 to 100: gain {measured:.0f}, predicted {predicted:.0f}")
+assert 1 / 3 < measured / predicted < 3
 
 # %%
+parts = (0, 5, 10, 20, 40, 60, 80, 100)
+curves = {"exact, by the scatters": grouped(ratio, parts), "model": grouped(gain, parts)}
 plots.show(
-    plots.lines(curves, xlabel="step k", ylabel="plain / reparameterised", log=True),
-    alt="Two ratios over the step, both axes logarithmic: that of the scatters climbs from 2 to "
-    "20, that of the measured errors from 3 to 14, not far from it.",
-    caption="The plain decoder loses about as much as its target shakes more.",
+    plots.lines(curves, xlabel="step k", ylabel="error of the plain / of the other"),
+    alt="Two ratios over the step: that of the scatters climbs from 2 to 20, that of the measured "
+    "errors from 3 to 14, not far from it.",
+    caption="The noisier the step, the more the plain decoder loses: its target shakes more.",
 )
 
 # %% [markdown] tags=["T-25", "T-26", "T-16", "T-15"]
 # ## 10. Bug museum
 #
-# **The wrong steps (T-25).** `torch.randint(0, T, ...)` asks for the noise in a clean picture (step 0) and never for step $T$, where every sampler starts. Loss and samples look the same, so only a unit check sees it. *Check: the range of many draws.* Its sister draws *one* step for the
-# whole batch: the mean is right, but the loss shakes. *Check: the spread of the loss over batches*, with the exact denoiser, so that nothing but the draw can shake.
-
-# %% tags=["check", "T-25"]
-for name, k in (("wrong", torch.randint(0, 1000, (n,))), ("right", torch.randint(1, 1001, (n,)))):
-    passes = (k.min(), k.max()) == (1, 1000)
-    print(f"{name}: steps {k.min()} to {k.max()}, passes: {passes}")
-    assert passes == (name == "right")
-
-# %% tags=["check", "T-25"]
-x0 = bell.sample(100 * 256)[0]
-each, whole = torch.randint(1, 1001, (100, 256)), torch.randint(1, 1001, (100, 1)).expand(100, 256)
-spread = {}
-for name, k in (("one step for each sample", each), ("one for the batch", whole)):
-    means = loss(bell, x0, schedule.at(k.flatten())).reshape(100, 256).mean(1)
-    spread[name] = means.std()
-    print(f"{name}: batch loss {means.mean():.2f} ± {means.std():.2f}")
-assert spread["one for the batch"] > 5 * spread["one step for each sample"]
-
-# %% [markdown] tags=["T-16"]
-# **Nobody told the time (T-16).** The clock is computed and not used. What is the *best* such a network can become? A mean over all steps that may have led to $x$, so we need not train it: $\epsilon_{\text{blind}}(x)=\sum_kp_k(x)\,\epsilon^*_k(x)\,/\sum_kp_k(x)$.
+# Five ways to get Algorithm 1 wrong. To see what each does to samples we need not train: we know the *best* network that it can lead to. With a bug in the draw, in the embedding or in the
+# loss that is still the exact denoiser (a network can make up for it, given time). Not so if **nobody tells it the time** (T-16): then the best answer is the mean over all steps that may have led to $x$,
+# $\epsilon_{\text{blind}}(x)=\sum_kq_k(x)\,\epsilon^*_k(x)\,/\sum_kq_k(x)$ with $q_k$ for the density of $x_k$.
 
 
 # %% tags=["T-16"]
-def blind(mixture, table, every=10):
+def blind(mixture, table, every=20):
     """The best denoiser (x (B, 1), t) that does not look at t."""
     levels = [table.at(k) for k in range(every // 2, table.T + 1, every)]
 
     def denoise(x, t, y=None):
-        log_p = torch.stack([mixture.log_prob(x, level) for level in levels], 1)
+        log_q = torch.stack([mixture.log_prob(x, level) for level in levels], 1)
         eps = torch.cat([mixture(x, level).eps for level in levels], 1)
-        return from_eps(x, t, (log_p.softmax(1) * eps).sum(1, keepdim=True))
+        return from_eps(x, t, (log_q.softmax(1) * eps).sum(1, keepdim=True))
 
     return denoise
 
 
-# %% tags=["check", "T-16"]
-start, levels = torch.randn(2000, 1, dtype=torch.float64), grid(schedule, 50)
-makers, ends = {"exact": pair, "model, blind": blind(pair, schedule)}, {}
-x0, k, one_x = pair.sample(2000)[0], torch.randint(1, 1001, (2000,)), torch.ones(1, 1).double()
-for name, denoiser in makers.items():
-    ends[name] = last(ddim(denoiser, start, levels))
-    told = [denoiser(one_x, schedule.at(j)).eps.item() for j in (100, 900)]
-    value = loss(denoiser, x0, schedule.at(k)).mean()
-    print(
-        f"{name:12}: loss {value:.1f}, ε at x = 1 for steps 100, 900: {told[0]:.2f}, {told[1]:.2f}"
-    )
-    assert (abs(told[0] - told[1]) > 1e-6) == (name == "exact")
+# %% tags=["T-25", "T-26", "T-16", "T-15"]
+class Training(NamedTuple):
+    """The parts of Algorithm 1 that go wrong, and the best denoiser that they lead to."""
 
-# %%
-x = line(-3, 3, 301)
-truth = {"exact": pair.log_prob(x[:, None], schedule.at(0)).exp()}
-plots.show(
-    plots.densities(x, truth, samples={"model, blind": ends["model, blind"][:, 0]}),
-    alt="Dashed, the two bumps of the data at -1 and 1. The samples of the blind network stand in"
-    " two needles, three times as high, just outside of -1 and 1, with a thin smear between.",
-    caption="Nobody told this network the time. It is the best of its kind.",
-)
-
-# %% [markdown] tags=["T-15"]
-# **Told in a whisper (T-15).** Sinusoids with the frequencies $10000^{-2j/d}$ expect steps 1..1000. Fed with $k/T$ they hardly turn: all embeddings are nearly one and the same vector. A network can make up for that, so samples need not
-# show it. *Check: how many directions do the embeddings of all steps fill?* (The effective rank: $\exp$ of the entropy of the normalised singular values.)
+    steps: Callable = lambda n: torch.randint(1, 1001, (n,))
+    told: Callable = lambda k: k  # the number that the embedding gets
+    leak: float = 0.0  # the share of the true noise that finds its way into the answer
+    best: Callable = pair
 
 
-# %% tags=["formula", "T-15"]
-def effective_rank(steps, d=128):
-    """Of the embeddings [sin, cos](step * 10000^(-2j/d)) of all steps (T,)."""
-    angle = steps[:, None] * 10_000.0 ** (-2 * torch.arange(d // 2, dtype=torch.float64) / d)
+VERSIONS = {
+    "right": Training(),
+    "T-25: steps 0 to T - 1": Training(steps=lambda n: torch.randint(0, 1000, (n,))),
+    "T-25: one step a batch": Training(steps=lambda n: torch.randint(1, 1001, (1,)).expand(n)),
+    "T-16: time not used": Training(told=lambda k: 0 * k, best=blind(pair, schedule)),
+    "T-15: time in a whisper": Training(told=lambda k: k / 1000),
+    "T-26: noise leaks in": Training(leak=0.5),
+}
+
+# %% [markdown] tags=["T-25", "T-26", "T-16", "T-15"]
+# **The eye** looks at samples. **The unit checks** ask:
+#
+# * *first step* (T-25): the smallest of many draws. Step 0 has no noise to ask for, and step $T$, where every sampler starts, would never be taught.
+# * *shaking* (T-25): how much the loss varies from batch to batch, with the exact denoiser, so that nothing but the draw can shake.
+# * *ε grows* (T-16): the answer at $x=1$ must change between steps 100 and 900, from 0.09 to 1.00.
+# * *rank* (T-15): networks hear a step as sinusoids, $\sin$ and $\cos$ of $k\cdot10000^{-2j/d}$ (lesson 08). Fed with $k/T$ they hardly turn, and all steps sound the same. In how many directions do
+#   the embeddings of all steps point? (The effective rank: $\exp$ of the entropy of the normalised singular values.)
+# * *loss - floor* (T-26): with the exact denoiser. A loss that stands at 0.17 is no bug; one that falls *below* the floor is.
+
+
+# %% tags=["T-15"]
+def rank(training, T=1000, d=128):
+    """Effective rank of the embeddings of all steps."""
+    told = training.told(torch.arange(1, T + 1, dtype=torch.float64))
+    angle = told[:, None] * 10_000.0 ** (-2 * torch.arange(d // 2, dtype=torch.float64) / d)
     values = torch.linalg.svdvals(torch.cat([angle.sin(), angle.cos()], 1))
     share = values / values.sum()
-    return torch.exp(-torch.xlogy(share, share).sum()).item()
+    return torch.exp(-torch.xlogy(share, share).sum())
 
 
-# %% tags=["check", "T-15"]
-steps = torch.arange(1, 1001, dtype=torch.float64)
-ranks = effective_rank(steps), effective_rank(steps / 1000)
-print(f"effective rank of the embeddings: fed with k {ranks[0]:.1f}, with k / T {ranks[1]:.1f}")
-assert ranks[0] > 20 > ranks[1]
-
-# %% [markdown] tags=["T-26"]
-# **A bug that is not there, and one that is (T-26).** A loss that stands at 0.17 is no bug; one that falls *below* the floor is: noise leaks into the input. *Check: compare with the floor.*
+# %% tags=["T-16", "T-25", "T-26"]
+@cache
+def ends(training, n=1000):
+    """Samples of its best denoiser, from n quantiles of the noise: DDIM (lesson 07) draws none."""
+    noise = Normal(0.0, 1.0).icdf(line(0.5 / n, 1 - 0.5 / n, n))[:, None]
+    return last(ddim(training.best, noise, grid(DDPMSchedule(), 50)))[:, 0]
 
 
-# %% tags=["T-26"]
-def halfway(denoiser, eps):
-    """Half of what the denoiser predicts, and half of eps."""
-    return lambda x, t, y=None: from_eps(x, t, (denoiser(x, t).eps + eps) / 2)
+def growth(training):
+    """How much the answer at x = 1 changes between steps 100 and 900."""
+    x, levels = torch.ones(1, 1).double(), [DDPMSchedule().at(k) for k in (100, 900)]
+    early, late = (training.best(x, t).eps.item() for t in levels)
+    return late - early
 
 
-# %% tags=["check", "T-26"]
+# %% tags=["T-25", "T-26"]
+def batch_losses(training, mixture, count=100, n=256):
+    """The loss of `count` batches, with the exact denoiser in place of the network: (count,)."""
+    k = torch.cat([training.steps(n) for _ in range(count)])
+    x0 = mixture.sample(count * n)[0]
+    return loss(mixture, x0, DDPMSchedule().at(k)).reshape(count, n).mean(1)
+
+
+def above_floor(training, mixture, floor, n=100_000):
+    """The loss of the exact denoiser, some of the true noise added, less the floor."""
+    x0, k = mixture.sample(n)[0], torch.randint(1, 1001, (n,))
+    return (1 - training.leak) ** 2 * loss(mixture, x0, DDPMSchedule().at(k)).mean() - floor
+
+
+# %% tags=["check", "T-15", "T-16", "T-25", "T-26"]
 x0, k = bell.sample(n)[0], torch.randint(1, 1001, (n,))
-floor, eps = gaussian_floor(schedule, 0.5).mean(), torch.randn_like(x0)
-models = {"exact": bell, "half as much": halfway(bell, 0 * eps), "leak": halfway(bell, eps)}
-for name, denoiser in models.items():
-    value = loss(denoiser, x0, schedule.at(k), eps=eps)
-    error, above = 4 * value.std() / n**0.5, value.mean() - floor
-    verdict = "perfect" if abs(above) < error else "can improve" if above > 0 else "a leak"
-    print(f"{name:12}: loss {value.mean():.2f}, floor {floor:.3f}: {verdict}")
-    assert (verdict == "perfect") == (name == "exact")
-    assert (verdict == "a leak") == (name == "leak")
+one_loss = loss(bell, x0, schedule.at(k)).std().item()  # a batch of 256 shakes a 16th of it
+points, floor = pair.sample(20_000)[0][:, 0], gaussian_floor(schedule, 0.5).mean()
+eye = {"W₁": Check(lambda v: metrics.wasserstein_1d(ends(v), points), 0.0, slack=0.05)}
+units = {
+    "first step": Check(lambda v: v.steps(100_000).min(), 1.0),
+    "shaking": Check(lambda v: batch_losses(v, bell).std(), one_loss / 16, one_loss / 48),
+    "ε grows": Check(growth, 0.91, slack=0.01),
+    "rank": Check(rank, 50.0, slack=30.0),
+    "loss - floor": Check(lambda v: above_floor(v, bell, floor), 0.0, 4 * one_loss / n**0.5),
+}
+exhibits = museum.inspect(VERSIONS, eye=eye, units=units)
+
+# %% tags=["T-15", "T-16", "T-25", "T-26"]
+x = line(-2, 2, 201)
+exact = pair.log_prob(x[:, None], schedule.at(0)).exp()
+museum.show(
+    exhibits,
+    draw=lambda one, ax: plots.densities(
+        x, {"exact": exact}, samples={"model": ends(one.version)}, ax=ax
+    ),
+    alt="Six histograms of samples under the dashed density of two bumps. Five fill it. That of "
+    "the blind network stands in two needles, three times as high, just outside of -1 and 1, with a "
+    "thin smear between.",
+    caption="One bug in five is seen in samples",
+)
+
+# %% [markdown] tags=["T-15", "T-16", "T-25", "T-26"]
+# One bug in five shows. The other four leave a loss that falls and samples that look right, later or a little worse than need be: only a check of the part itself sees them.
 
 # %% [markdown]
 # ## Answers, checked
@@ -1063,16 +1267,19 @@ short = DDPMSchedule(500, schedule.beta[:500])
 for power, wanted in ((1.0, 0.041), (1.25, 0.051)):  # exercise 1
     found = bound(torch.zeros(500), short.beta, short, power)[-1]
     assert abs(found - wanted) < 5e-4
-assert abs(gaussian_floor(schedule, 0.5)[0] - 1) < 1e-3  # exercise 2
-print("the first two hold")
+t = schedule.at(1)  # exercise 2
+assert abs(schedule.beta[0] / (1 - schedule.beta[0]).sqrt() / t.noise - 0.01) < 1e-4
+assert abs(t.sigma - 0.01) < 1e-4
+print("exercises 1 and 2 hold")
 
 # %% tags=["solution", "check"]
 k = torch.arange(2, 1001)
-t, s, beta = schedule.at(k), schedule.at(k - 1), schedule.beta[k - 1]
-tilde = s.noise**2 / t.noise**2 * beta
-by_bound = beta**2 / (2 * tilde * (1 - beta) * t.noise**2) * t.signal**2 / t.noise**2
-print(f"exercise 3, k = 300: {by_bound[298]:.6f} and {(s.snr - t.snr)[298] / 2:.6f}")
-assert (by_bound / (s.snr - t.snr) * 2 - 1).abs().max() < 1e-8
+t, before, beta = schedule.at(k), schedule.at(k - 1), schedule.beta[k - 1]
+tilde = before.noise**2 / t.noise**2 * beta
+by_bound = beta**2 / (2 * tilde * (1 - beta) * t.noise**2) * t.snr
+by_snr = (before.snr - t.snr) / 2
+print(f"exercise 3, k = 300: {by_bound[298]:.6f} and {by_snr[298]:.6f}")
+assert (by_bound / by_snr - 1).abs().max() < 1e-8
 
 # %% [markdown]
 # ## What we learned
