@@ -1,7 +1,8 @@
 """Checks: is a function written in a notebook the same as the library's?
 
 `twin(name, function)` compares the two in several worlds with the same random numbers. The course
-uses it for its own cells, and a student for an answer: the message says what is off, and where.
+uses it for its own cells, and a student for an answer: the message says what is off, and where. A
+module, a part of a network, is compared with the library's of the same weights.
 """
 
 import pkgutil
@@ -9,11 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import mixtures
 from .denoiser import Denoiser, loss
-from .networks import MLP
+from .networks import MLP, UNet
+from .networks.unet import Attention, Block
 from .process import NoiseLevel
 from .samplers import State
 from .schedules import DDPMSchedule, Schedule, grid, straight, trigonometric
@@ -40,6 +42,8 @@ def twin(name: str, function: Callable) -> None:
 def _run(function: Callable, arguments: tuple) -> Any:
     """The result under a fixed seed; walks, fits and made denoisers are followed to numbers."""
     torch.manual_seed(0)
+    if isinstance(function, type):
+        return _answer(function, *arguments)
     result = function(*arguments)
     if isinstance(result, Iterator):
         return [state if isinstance(state, (State, Tensor)) else state[:2] for state in result]
@@ -48,6 +52,16 @@ def _run(function: Callable, arguments: tuple) -> Any:
     if callable(result) and not isinstance(result, Tensor):
         return [result(POINTS, t) for t in LEVELS]
     return result
+
+
+def _answer(module: type[nn.Module], made: tuple, weights: dict, given: tuple) -> Tensor:
+    """What a module made of `made`, with these weights, says to `given`."""
+    own = module(*made).double()
+    try:
+        own.load_state_dict(weights)
+    except RuntimeError as error:  # it names what is missing, and what has another shape
+        raise AssertionError(f"name the layers as the library does: {error}") from error
+    return own(*given)
 
 
 def _compare(where: str, got, wanted) -> None:
@@ -187,6 +201,47 @@ def _readings() -> Iterator[World]:
         yield world, (mixtures.two_classes(), POINTS, t, y)
 
 
+def _awake(module: nn.Module) -> nn.Module:
+    """A module of random float64 weights: as it begins, a wrong branch may be multiplied by 0."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module.double()
+
+
+def _blocks() -> Iterator[World]:
+    torch.manual_seed(1)
+    for inputs, outputs in [(16, 16), (32, 16), (8, 32)]:
+        made = inputs, outputs, 12
+        h = torch.randn(3, inputs, 4, 6, dtype=torch.float64)
+        e = torch.randn(3, 12, dtype=torch.float64)
+        weights = _awake(Block(*made)).state_dict()
+        yield f"from {inputs} to {outputs} channels", (made, weights, (h, e))
+
+
+def _attentions() -> Iterator[World]:
+    torch.manual_seed(1)
+    for channels, heads in [(16, 4), (16, 1), (32, 2)]:
+        h = torch.randn(3, channels, 4, 6, dtype=torch.float64)
+        weights = _awake(Attention(channels, heads)).state_dict()
+        yield f"of {channels} channels in {heads} heads", ((channels, heads), weights, (h,))
+
+
+def _unets() -> Iterator[World]:
+    torch.manual_seed(1)
+    clock, y = torch.tensor([0.1, 0.5, 0.9]).double(), torch.tensor([1, -1, 0])
+    for world, options in [
+        ("of two levels", {"channels": (4, 8), "patch": 1}),
+        ("of three levels", {"channels": (4, 8, 12), "patch": 1}),
+        ("that sees squares of pixels", {"channels": (4, 8)}),
+        ("without attention", {"channels": (4, 8), "patch": 1, "attention": False}),
+        ("without bridges", {"channels": (4, 8), "patch": 1, "skips": False}),
+    ]:
+        net = _awake(UNet((2, 8, 8), classes=2, **options))
+        x = torch.randn(3, 2, 8, 8, dtype=torch.float64)
+        yield world, (net, x, clock, y)
+        yield f"{world}, without labels", (net, x, clock)
+
+
 WORLDS: dict[str, Callable[[], Iterator[World]]] = {
     "didiff.process.add_noise": _noisings,
     "didiff.schedules.linear": _tables,
@@ -204,5 +259,8 @@ WORLDS: dict[str, Callable[[], Iterator[World]]] = {
     "didiff.samplers.probability_flow": _walks,
     "didiff.guidance.classifier_free": _conditions,
     "didiff.guidance.classifier": _classifiers,
+    "didiff.networks.unet.Block": _blocks,
+    "didiff.networks.unet.Attention": _attentions,
+    "didiff.networks.unet.UNet.forward": _unets,
     "didiff.classifier.cross_entropy": _readings,
 }

@@ -1,10 +1,12 @@
 import inspect
 import pkgutil
 import re
+import textwrap
 
 import pytest
 
 from didiff import checks, guidance, samplers, sde
+from didiff.networks import unet
 
 
 def mutant(function, old: str, new: str):
@@ -39,6 +41,36 @@ def test_a_mutant_is_rejected_with_the_world_where_it_differs(function, old, new
     name = f"{function.__module__}.{function.__name__}"
     with pytest.raises(AssertionError, match=rf"{function.__name__} .*differs by"):
         checks.twin(name, mutant(function, old, new))
+
+
+@pytest.mark.parametrize(
+    ("part", "old", "new"),
+    [
+        (unet.Block, "shift, self.norm(self.conv1(h)), 1 + scale", "shift, self.conv1(h), scale"),
+        (unet.Block, "self.skip(h) + self.conv2", "self.conv2"),
+        (unet.Attention, "flatten(1, 2)", "transpose(1, 2).flatten(1, 2)"),
+        (unet.UNet.forward, "[h, bridge]", "[bridge, h]"),
+        (unet.UNet.forward, "bridges[level] if self.skips else", "bridges[level] if True else"),
+    ],
+)
+def test_a_mutant_of_a_part_of_a_network_is_rejected(part, old, new):
+    source = textwrap.dedent(inspect.getsource(part))
+    assert old in source
+    namespace = dict(vars(unet))
+    exec(source.replace(old, new, 1), namespace)
+    with pytest.raises(AssertionError, match="differs by"):
+        checks.twin(f"{unet.__name__}.{part.__qualname__}", namespace[part.__name__])
+
+
+def test_a_part_with_other_layers_is_told_which():
+    class Block(unet.Block):
+        def __init__(self, inputs, outputs, width):
+            super().__init__(inputs, outputs, width)
+            self.time = self.told
+            del self.told
+
+    with pytest.raises(AssertionError, match=r"as the library does(.|\n)*told\.weight"):
+        checks.twin("didiff.networks.unet.Block", Block)
 
 
 def test_the_shifted_omega_of_the_lectures_is_rejected():
