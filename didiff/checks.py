@@ -229,13 +229,14 @@ def _attentions() -> Iterator[World]:
 def _unets() -> Iterator[World]:
     torch.manual_seed(1)
     clock, y = torch.tensor([0.1, 0.5, 0.9]).double(), torch.tensor([1, -1, 0])
-    for world, options in [
+    nets: list[tuple[str, dict[str, Any]]] = [
         ("of two levels", {"channels": (4, 8), "patch": 1}),
         ("of three levels", {"channels": (4, 8, 12), "patch": 1}),
         ("that sees squares of pixels", {"channels": (4, 8)}),
         ("without attention", {"channels": (4, 8), "patch": 1, "attention": False}),
         ("without bridges", {"channels": (4, 8), "patch": 1, "skips": False}),
-    ]:
+    ]
+    for world, options in nets:
         net = _awake(UNet((2, 8, 8), classes=2, **options))
         x = torch.randn(3, 2, 8, 8, dtype=torch.float64)
         yield world, (net, x, clock, y)
