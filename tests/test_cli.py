@@ -7,9 +7,11 @@ from itertools import islice
 import pytest
 import torch
 
-from didiff import Mixture, cli, metrics, mixtures, recipes, weights
+import didiff
+from didiff import Mixture, cli, guidance, metrics, mixtures, recipes, weights
 from didiff.classifier import Classifier
 from didiff.data import digits
+from didiff.files import data_folder
 
 
 def test_it_says_what_it_can_do():
@@ -207,3 +209,39 @@ def test_the_shipped_card_tells_what_is_measured_today(shipped):
             assert shipped[omega][name] == pytest.approx(value, abs=0.005)  # other machines round
     assert card["dataset_sha256"] == recipes.digits_card()["dataset_sha256"]
     assert card["architecture"] == recipes.DIGITS_NETWORK
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist_classifier", "mnist_clean", "mnist_judge"])
+def test_what_mnist_needs_is_shipped_with_the_command_that_makes_it(name):
+    card, model = weights.read_card(name), weights.load(name)
+    told = f"python -m didiff train {name} --steps {recipes.RECIPES[name].steps} --seed 0"
+    assert card["command"].removesuffix(" --bf16") == told
+    assert card["parameters"] == sum(p.numel() for p in model.net.parameters())
+
+
+def test_all_shipped_weights_together_are_a_small_download():
+    assert sum(file.stat().st_size for file in (data_folder() / "weights").iterdir()) < 15e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("omega", [1, 2])
+def test_the_shipped_card_of_mnist_tells_what_is_measured_today(omega):
+    n, told = 200, weights.read_card("mnist")["quality"][f"omega_{omega}"]["recognised"]
+    seen = recipes.images_quality(weights.load("mnist"), (omega,), n)[f"omega_{omega}"]
+    error = (max(told * (1 - told), 1 / n) / n) ** 0.5
+    assert seen["recognised"] == pytest.approx(told, abs=4 * error)
+
+
+@pytest.mark.slow
+def test_a_noise_aware_classifier_steers_the_unconditional_model():
+    y, levels = torch.arange(100) % 10, didiff.grid(recipes.SCHEDULE, 20, start=0.99)
+    wish = guidance.log_prob_of(weights.load("mnist_classifier"), y)
+    start, noise = guidance.condition(weights.load("mnist"), None), torch.randn(100, 1, 28, 28)
+    shares = [
+        metrics.recognised(
+            didiff.last(didiff.ddim(guidance.classifier(start, wish, omega), noise, levels)), y
+        )
+        for omega in (0, 4)
+    ]
+    assert shares[0] < 0.1 + 4 * (0.09 / 100) ** 0.5  # nobody asked for a class
+    assert shares[1] > 0.8
