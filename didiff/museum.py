@@ -136,8 +136,9 @@ def _numbers(exhibit: Exhibit) -> list[str]:
 
 def _gallery(exhibits: Sequence[Exhibit], draw: Callable[[Exhibit, Axes], Any]) -> Figure:
     """One panel per exhibit, at most four in a row, all with the limits of the first."""
-    columns = min(len(exhibits), 4)
-    figure, axes = plots.panels(columns, -(-len(exhibits) // columns), size=(2.3, 2.2))
+    rows = -(-len(exhibits) // 4)
+    columns = -(-len(exhibits) // rows)
+    figure, axes = plots.panels(columns, rows, size=(2.3, 2.2))
     for place, (ax, exhibit) in enumerate(zip(axes, exhibits, strict=False)):
         draw(exhibit, ax)
         ax.set(xlim=axes[0].get_xlim(), ylim=axes[0].get_ylim())

@@ -119,14 +119,8 @@ def test_each_exhibit_has_a_panel_with_the_axes_of_the_right_one(shown):
     assert alt == "five lines"
     assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == [*versions]
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes}) == 1
-    assert [ax.get_xlabel() for ax in figure.axes] == [
-        "",
-        "x",
-        "x",
-        "x",
-        "x",
-    ]  # none below the last
-    assert [ax.get_ylabel() for ax in figure.axes] == ["y", "", "", "", "y"]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "x", "x", "x"]  # three and two
+    assert [ax.get_ylabel() for ax in figure.axes] == ["y", "", "", "y", ""]
     assert [ax.lines[0].get_ydata()[1] for ax in figure.axes] == [*versions.values()]
 
 
