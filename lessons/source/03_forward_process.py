@@ -420,11 +420,11 @@ assert distance < limit
 def dissolve(digit, eps, schedule):
     """A callback k -> the digit at step k, beside the density of the two bumps at step k."""
     x = torch.linspace(-3.5, 3.5, 201, dtype=torch.float64)
-    figure, (left, right) = plots.panels(2, size=(2.4, 2.3))  # drawn once; then only moved
+    figure, (left, right) = plots.panels(2, size=(2.9, 2.7))  # drawn once; then only moved
     plots.images(digit[None], columns=1, ax=left)
     bell = Normal(0.0, 1.0).log_prob(x).exp()
     plots.densities(x, {"data, noised": bell, "noise N(0, 1)": bell}, ax=right)
-    right.set(ylim=(0, 1))
+    right.set(ylim=(0, 0.9))
 
     def frames(k):
         t = schedule.at(k)
@@ -439,7 +439,8 @@ def dissolve(digit, eps, schedule):
 
 # %% tags=["play"]
 moving = dissolve(digit, torch.randn_like(digit), schedule)
-explorer = widgets.Explorer(moving, {"k": widgets.slider("step", 0, 1000, value=150, step=10)})
+level = widgets.slider("step k", 0, 1000, value=150, step=10)
+explorer = widgets.Explorer(moving, {"k": level}, width=560)
 explorer.show(
     alt="a handwritten 0 under noise, beside the density of two bumps under the same noise",
     still_over="k",
