@@ -697,8 +697,8 @@ for ax, (name, values) in zip(axes, errors.items(), strict=True):
 plots.show(
     fig,
     alt="Two panels, log scales, step against mean square. Towards low k the exact score levels "
-    "off at about 11. The error of the noise rises from below 0.001 at k = 1000 to about 0.03 at "
-    "k = 1; that of the score from the same value to some 300, past the score itself near k = 7.",
+    "off at about 11. The error of the noise rises from below 0.001 at k = 1000 to about 0.04 at "
+    "k = 1; that of the score from the same value to some 300, past the score itself near k = 10.",
     caption="A small error of the noise is a large one of the score where there is little noise.",
 )
 
@@ -851,7 +851,7 @@ plots.table(
 # %% [markdown] tags=["T-10", "T-24"]
 # ## 8. Bug museum
 #
-# Two mistakes that arrows hide.
+# Two mistakes that arrows hide. What an eye sees of them is their *direction*: here the mean cosine of their angle to the exact ones.
 #
 # **The gradient of the mean (T-10).** Differentiate the *mean* of `log_prob` over the batch, and all arrows point the right way but are too short, by a factor equal to the batch size.
 # An arrow plot that chooses its own scale hides it.
@@ -878,7 +878,7 @@ def lying_down(mixture, x, t):
 
 # %% tags=["T-10", "T-24"]
 def direction(score, mixture, places, t):
-    """What an eye sees of arrows: the mean cosine of their angle to the exact ones."""
+    """The mean cosine of the angle between arrows and the exact ones."""
     return torch.cosine_similarity(score(mixture, places, t), mixture.score(places, t)).mean()
 
 
