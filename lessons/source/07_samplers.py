@@ -603,7 +603,7 @@ assert gap.abs().max() < 1e-10
 for count, ours in zip(counts, errors["Heun"], strict=True):
     theirs = (heun_in_y(world, few, open_grid(schedule, count)) - truth).norm(dim=1).median()
     print(f"our schedule, {count:3} steps: {theirs / ours:.1f} times our error")
-    assert 2.5 < theirs / ours < 6
+    assert 2 < theirs / ours < 8  # other canvases move it by 0.6 at 10 steps, 0.3 at 160
 
 # %% [markdown] tags=["exercise"]
 # **Exercise 3.** Per *step* Heun beats 2M. Who wins per *call*? Read the answer off the figure, then look
