@@ -253,18 +253,19 @@ def judge_quality(judge: Classifier) -> dict:
     def frechet(some: Tensor) -> float:
         return metrics.frechet_distance(metrics.moments(some), real)
 
+    few = {"hundreds": 100, "two_thousands": 2000}
+
     def of_few(n: int) -> dict:
         tenths = zip(*(features[y == k].split(n // 10) for k in range(10)), strict=False)
-        few = torch.tensor([frechet(some) for some in map(torch.cat, tenths) if len(some) == n])
-        return {"frechet": round(few.mean().item(), 4), "std": round(few.std().item(), 4)}
+        far = torch.tensor([frechet(some) for some in map(torch.cat, tenths) if len(some) == n])
+        return {"frechet": round(far.mean().item(), 4), "std": round(far.std().item(), 4)}
 
     return {
         "test": {
             "accuracy": (read == y).double().mean().item(),
             "frechet": round(frechet(features), 4),
         },
-        "hundreds": of_few(100),
-        "two_thousands": of_few(2000),
+        **{name: of_few(n) for name, n in few.items() if len(x) >= 2 * n},
     }
 
 
