@@ -118,7 +118,7 @@ fitting = widgets.Explorer(
 fitting.show(
     alt="two bumps of data at -1 and 1, and one bell as a model. A narrow bell between the bumps "
     "has a large KL divergence; it is smallest for a wide bell that covers both",
-    still_over="sigma", values=[0.3, 0.4, 0.5, 0.7, 0.9, 1.05, 1.3, 1.7, 2.3],
+    still_over="sigma", values=[0.3, 0.5, 0.8, 1.05, 1.4, 2.3],
 )  # fmt: skip
 
 # %% [markdown]
@@ -471,7 +471,7 @@ explorer.show(
     alt="nats lost in each term of the bound over the step, both axes logarithmic: for beta tilde"
     " 0.1 and more in the first steps, for beta less than a thousandth there, but more from "
     "step 200 on; your curve moves from the first to the second as v grows",
-    still_over="v", values=[0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+    still_over="v", values=[0.0, 0.25, 0.5, 0.75, 1.0],
 )  # fmt: skip
 
 # %% tags=["check"]
@@ -484,7 +484,7 @@ explorer["v"].value = 0.0
 
 # %% [markdown]
 # In the first hundred steps one wants $v=1$: there $x_k$ leaves $x_0$ open, and $\tilde\beta$ pretends to know it. From step 200 on one wants $v=0$, but there is next to nothing
-# to be won.
+# to be won: beyond step 500, where the picture ends, less than $10^{-7}$ nats in each term.
 
 # %% [markdown] tags=["DS-48"]
 # **Negative?** For narrow data the bound in the table is *negative*. A density is no probability: it may exceed 1, and it changes with the unit of length (data ten times as wide
@@ -840,7 +840,7 @@ asking.show(
     alt="points of two moons, and pictures that the network guesses. At small k the guesses lie "
     "on the moons, each a short line away from its noisy point; as k grows the lines get longer, "
     "and the guesses leave the moons and gather in the middle",
-    still_over="k", values=[10, 50, 100, 200, 300, 400, 500, 700],
+    still_over="k", values=[10, 50, 100, 200, 300, 400, 700],
 )  # fmt: skip
 
 # %% tags=["check"]
@@ -1062,7 +1062,7 @@ def encode(mixture, table, n):
 
 
 # %% tags=["formula", "DS-04"]
-def regress(target, mixture, table, lr, steps=250, n=64):
+def regress(target, mixture, table, lr, steps=200, n=64):
     """`Steps`, taught by least squares on "x_(k-1)" or on "noise"; the rate falls to 0."""
     torch.manual_seed(0)
     net, k = Steps(table.T), torch.arange(1, table.T + 1)
@@ -1113,8 +1113,8 @@ plain, noise = (missed[run] for run in best.items())
 assert noise.sum() < plain.sum() / 4
 
 # %% [markdown] tags=["DS-04"]
-# Reparameterised, and each at its better rate, the same budget loses less than a quarter of the nats. The plain decoder cannot use the large rate: its gradients are mostly fresh noise. Step by step, beside what
-# the two scatters predict:
+# Reparameterised, and each at its better rate, the same budget loses less than a quarter of the nats. The plain decoder cannot use the large rate: its gradients are mostly fresh noise. (Nor can
+# the other use the small one: it starts at $f_k(x)=x$, far from its answer, and has not arrived yet.) Step by step, beside what the two scatters predict:
 
 # %% tags=["check", "DS-04"]
 k = torch.arange(1, 101)
@@ -1134,7 +1134,7 @@ curves = {"exact, by the scatters": grouped(ratio, parts), "model": grouped(gain
 plots.show(
     plots.lines(curves, xlabel="step k", ylabel="error of the plain / of the other"),
     alt="Two ratios over the step: that of the scatters climbs from 2 to 20, that of the measured "
-    "errors from 3 to 15, not far from it.",
+    "errors from 3 to more than 10, not far from it.",
     caption="The noisier the step, the more the plain decoder loses: its target shakes more.",
 )
 
@@ -1155,7 +1155,7 @@ def untaught(mixture, table):
 
 
 # %% tags=["T-16"]
-def blind(mixture, table, every=20):
+def blind(mixture, table, every=25):
     """The best denoiser (x (B, 1), t) that does not look at t."""
     levels = [table.at(k) for k in range(every // 2, table.T + 1, every)]
 
@@ -1232,7 +1232,7 @@ def batch_losses(training, mixture, count=100, n=256):
     return loss(mixture, x0, DDPMSchedule().at(k)).reshape(count, n).mean(1)
 
 
-def above_floor(training, mixture, floor, n=100_000):
+def above_floor(training, mixture, floor, n):
     """The loss, less the floor, of the exact denoiser that has heard some of the true noise."""
     x0, t = mixture.sample(n)[0], DDPMSchedule().at(torch.randint(1, 1001, (n,)))
     eps = torch.randn_like(x0)
@@ -1241,16 +1241,17 @@ def above_floor(training, mixture, floor, n=100_000):
 
 
 # %% tags=["check", "T-15", "T-16", "T-25", "T-26"]
+n = 20_000
 x0, k = bell.sample(n)[0], torch.randint(1, 1001, (n,))
 one_loss = loss(bell, x0, schedule.at(k)).std().item()  # a batch of 256 shakes a 16th of it
-points, floor = pair.sample(20_000)[0][:, 0], gaussian_floor(schedule, 0.5).mean()
+points, floor = pair.sample(n)[0][:, 0], gaussian_floor(schedule, 0.5).mean()
 eye = {"W₁": Check(lambda v: metrics.wasserstein_1d(ends(v), points), 0.0, slack=0.05)}
 units = {
     "first step": Check(lambda v: v.steps(100_000).min(), 1.0),
     "shaking": Check(lambda v: batch_losses(v, bell).std(), one_loss / 16, one_loss / 48),
     "ε grows": Check(growth, 0.91, slack=0.01),
     "rank": Check(rank, 50.0, slack=30.0),
-    "loss - floor": Check(lambda v: above_floor(v, bell, floor), 0.0, 4 * one_loss / n**0.5),
+    "loss - floor": Check(lambda v: above_floor(v, bell, floor, n), 0.0, 4 * one_loss / n**0.5),
 }
 exhibits = museum.inspect(VERSIONS, eye=eye, units=units)
 
