@@ -924,8 +924,8 @@ mnist = Playground(pushes | halfway, counted, partial(grid, SCHEDULE, start=0.99
 # %% tags=["play"]
 explorer = mnist.explorer()
 explorer.show(
-    alt="Sixteen MNIST digits in two rows: whatever the noise suggests at ω = 0, the digits asked for "
-    "from 1 or 2 on, with ever heavier strokes towards 8",
+    alt="Sixteen MNIST digits in two rows: whatever the noise suggests at ω = 0, the digits asked "
+    "for from 1 or 2 on, with ever heavier strokes towards 8",
     still_over="omega",
     values=[0, 0.5, 1, 2, 3, 5, 8],
 )
@@ -1020,7 +1020,8 @@ for frozen in (False, True):
     kappa[frozen] = push / C_once
 print(f"a pass of D: {D_once / 1e6:.0f} million operations, of C: {C_once / 1e6:.0f} million")
 print(
-    f"a gradient of C: {kappa[True]:.1f} passes, with the gradients of its weights {kappa[False]:.1f}"
+    f"a gradient of C: {kappa[True]:.1f} passes, "
+    f"with the gradients of its weights {kappa[False]:.1f}"
 )
 assert abs(kappa[True] - 2) < 0.2 > abs(kappa[False] - 3)
 
@@ -1070,7 +1071,7 @@ rows += [row_of(n, f"{w:g}", found) for n, curve in weighed.items() for w, found
 rows.append(
     ["real, a hundred", "", "", "", "1", "0", f"{few['frechet']:.2f} ± {few['std']:.2f}", ""]
 )
-header = ["method", "ω", *unasked][:-1] + ["operations, 10⁹"]
+header = ["method", "ω", *list(unasked)[:-1], "operations, 10⁹"]
 plots.table(rows, header=header, caption="100 images of MNIST, 10 steps of DDIM, the same noise")
 
 # %% tags=["L6-70", "L6-72", "L19-17", "check"]
@@ -1105,7 +1106,8 @@ plots.show(
     figure,
     alt="Over omega: classifier-free guidance is recognised from 1 or 2 on, the classifier's only "
     "from 4; diversity falls for both; only the former saturates; both reach the floor",
-    caption="A hundred images each. The band: a hundred real images, give or take a standard deviation.",
+    caption="A hundred images each. The band: a hundred real images, give or take a standard "
+    "deviation.",
 )
 
 # %%
@@ -1114,8 +1116,8 @@ ten = torch.arange(10)
 drawn = [last(mnist.walk(name, ten, omega, 10, "DDIM", seed=0)) for name, omega in chosen]
 plots.show(
     plots.images(torch.cat(drawn), 10, rows=[f"{n}, ω = {w:g}" for n, w in chosen], scale=2),
-    alt="Four rows of ten digits from the same noises. At ω = 2 the classifier's are thinner, and some "
-    "are half another digit; at 8 its digits are right, and the classifier-free ones bold",
+    alt="Four rows of ten digits from the same noises. At ω = 2 the classifier's are thinner, and "
+    "some are half another digit; at 8 its digits are right, and the classifier-free ones bold",
     caption="The same ten noises in each row.",
 )
 
@@ -1256,7 +1258,8 @@ rows = [
     ["labels or text, and obedience", "classifier-free, ω a little above 1",
      f"MNIST: {free[2.0]['recognised']:.0%} recognised at ω = 2"],
     ["… and a strong push", "in the cleaner half, or clipped",
-     f"distance {digits['ω = 5']['distance']:.2f} → {digits['ω = 5 on [0, 0.5]']['distance']:.2f}, digits"],
+     f"distance {digits['ω = 5']['distance']:.2f} → "
+     f"{digits['ω = 5 on [0, 0.5]']['distance']:.2f}, digits"],
     ["a model that you cannot train", "a noise-aware classifier",
      f"{steered[w]['recognised']:.0%} at ω = {w:g}, {more:.2f} million weights to train"],
     ["… and only a classifier of clean images", "neither as it is (lesson 10)",
@@ -1352,13 +1355,14 @@ assert [coin.visible for coin in coins] == [False, False, True, False]
 eight_zeros = (torch.arange(16) - 7).clamp(min=0)
 museum.show(
     coins,
-    caption="Above: eight zeros and 1 to 8, ω = 3. Below: share of fifty zeros that are read as such; "
-    "spread of the share of labels that change, share of zeros taught, whether the row of ∅ learnt.",
+    caption="Above: eight zeros and 1 to 8, ω = 3. Below: share of fifty zeros that are read as "
+    "such; spread of the share of labels that change, share of zeros taught, whether the row of ∅ "
+    "learnt.",
     draw=lambda one, ax: plots.images(
         sample(one.version.model, eight_zeros, 3.0, one.version.null), columns=4, ax=ax
     ),
-    alt="Four sheets of sixteen digits. Three look alike: eight zeros, then 1 to 8. Where ∅ is class 0 "
-    "the first eight are all sorts of digits.",
+    alt="Four sheets of sixteen digits. Three look alike: eight zeros, then 1 to 8. Where ∅ is "
+    "class 0 the first eight are all sorts of digits.",
 )
 
 # %% [markdown] tags=["T-17", "T-18", "T-19"]
@@ -1407,11 +1411,11 @@ assert [formula.visible for formula in formulas] == [False, False, True, True]
 # %% tags=["T-08", "T-14"]
 museum.show(
     formulas,
-    caption="Above: asked for 0 to 9 and 0 to 5. Below: share of a hundred that is read; how far from "
-    "ε_c at ω = 1, and from ε_u at ω = 0, on the ring of section 1.",
+    caption="Above: asked for 0 to 9 and 0 to 5. Below: share of a hundred that is read; how far "
+    "from ε_c at ω = 1, and from ε_u at ω = 0, on the ring of section 1.",
     draw=lambda one, ax: plots.images(asked_for(one.version, 16), columns=4, ax=ax),
-    alt="Four sheets of sixteen digits. The first two show 0 to 9 in turn, the second a little bolder; "
-    "the last two hold digits that nobody asked for, or none.",
+    alt="Four sheets of sixteen digits. The first two show 0 to 9 in turn, the second a little "
+    "bolder; the last two hold digits that nobody asked for, or none.",
 )
 
 # %% [markdown] tags=["T-08", "T-14"]
