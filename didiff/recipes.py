@@ -21,7 +21,7 @@ from .networks import MLP
 from .process import add_noise
 from .samplers import ddim, initial_noise, last
 from .schedules import DDPMSchedule, cosine, grid
-from .training import Progress, drop_labels, fit, random_steps
+from .training import Muon, Progress, drop_labels, fit, random_steps
 from .weights import build
 
 
@@ -153,8 +153,8 @@ def mnist(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Deno
     denoiser = Denoiser(build(MNIST_NETWORK), "v", MNIST_STD, run.dtype)
     batches = data.batches(*data.mnist("train"), size=128, seed=seed)
     return fit(
-        denoiser, dropping(0.1), batches, steps, lr=1.5e-3, ema=0.9995, clip=1.0, warmup=500,
-        checkpoint=run.checkpoint,
+        denoiser, dropping(0.1), batches, steps, lr=2e-3, ema=0.9997, clip=1.0, warmup=500,
+        checkpoint=run.checkpoint, optimiser=Muon,
     )  # fmt: skip
 
 

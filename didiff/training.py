@@ -90,14 +90,15 @@ def fit(
     warmup: int = 0,
     checkpoint: str | Path | None = None,
     every: int = 1000,
+    optimiser: Callable = torch.optim.Adam,
 ) -> Iterator[Progress[Model]]:
-    """Minimise the mean of losses(denoiser, *batch) -> (B,) with Adam; yield after every step.
+    """Minimise the mean of losses(denoiser, *batch) -> (B,), usually with Adam; yield every step.
 
     ema: decay in [0, 1) of the averaged model, a denoiser like the other; with 0 it is a copy.
     clip: longest gradient allowed. warmup: steps in which the learning rate climbs to lr.
     checkpoint: a file, written every `every` steps and at the end. If it exists already, the run
     first yields the state it holds, and goes on as if it had never stopped; `batches` must then be
-    the same as before, from the start.
+    the same as before, from the start. optimiser: parameters -> what makes the steps, such as Muon.
 
     Raises ValueError for a number out of range, or a checkpoint that is damaged, of another model
     or past `steps`: at once, before any work.
@@ -106,8 +107,8 @@ def fit(
     """
     _check(steps, lr, ema, clip, warmup, every)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
-    optimiser = torch.optim.Adam(denoiser.parameters())
-    parts = {"model": denoiser, "ema": average, "optimiser": optimiser}
+    stepper = optimiser(denoiser.parameters())
+    parts = {"model": denoiser, "ema": average, "optimiser": stepper}
     path = Path(checkpoint) if checkpoint else None
     held = _restore(path, parts, steps) if path and path.exists() else None
     done = held["step"] if held else 0
@@ -119,8 +120,8 @@ def fit(
             _set_rng(held["rng"])
             yield Progress(done, held["loss"], denoiser, average, held["seconds"])
         for step in range(done + 1, steps + 1):
-            optimiser.param_groups[0]["lr"] = lr * min(1, step / max(warmup, 1))
-            loss = _update(denoiser.train(), optimiser, losses, next(batches), clip)
+            rate = lr * min(1, step / max(warmup, 1))
+            loss = _update(denoiser.train(), stepper, losses, next(batches), rate, clip)
             _follow(average, denoiser, min(ema, (1 + step) / (10 + step)))
             seconds = time.perf_counter() - start
             if path and (step % every == 0 or step == steps):
@@ -130,7 +131,9 @@ def fit(
     return step_by_step()
 
 
-def _update(denoiser, optimiser, losses, batch, clip: float) -> Tensor:
+def _update(denoiser, optimiser, losses, batch, lr: float, clip: float) -> Tensor:
+    for group in optimiser.param_groups:
+        group["lr"] = lr
     loss = losses(denoiser, *batch).mean()
     optimiser.zero_grad()
     loss.backward()
@@ -152,6 +155,54 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
             slow.lerp_(fast, 1 - decay)
         else:
             slow.copy_(fast)
+
+
+class Muon:
+    """For long runs: torch's Muon moves every weight with at least two axes, Adam the others.
+
+    Muon takes the gradient of a matrix, averages it, and makes all its singular values nearly one:
+    directions that rarely get a gradient move as far as the others. Our U-Net then needs less than
+    half of Adam's steps, at the same learning rate. A convolution counts as a matrix (out, rest).
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; its step as long as
+    Adam's: Liu et al. 2025, eq. 4, https://arxiv.org/abs/2502.16982.
+    """
+
+    def __init__(self, parameters):
+        every = list(parameters)
+        self.weights = [p for p in every if p.ndim > 1]
+        # copies, as the numbers of a convolution may lie in memory in an order that is no matrix
+        self.matrices = [w.detach().flatten(1).clone() for w in self.weights]
+        self.parts = {
+            "muon": torch.optim.Muon(self.matrices, weight_decay=0, adjust_lr_fn="match_rms_adamw"),
+            "adam": torch.optim.Adam([p for p in every if p.ndim <= 1]),
+        }
+
+    @property
+    def param_groups(self) -> list[dict]:
+        return [group for part in self.parts.values() for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for matrix, weight in zip(self.matrices, self.weights, strict=True):
+            matrix.copy_(weight.flatten(1))
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        for part in self.parts.values():
+            part.step()
+        for matrix, weight in zip(self.matrices, self.weights, strict=True):
+            weight.copy_(matrix.view_as(weight))
+
+    def zero_grad(self) -> None:
+        for weight in self.weights:
+            weight.grad = None
+        self.parts["adam"].zero_grad()
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
 
 
 # --- checkpoints ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import nn
 
 from didiff import DDPMSchedule, Denoiser, data, loss, mixtures, straight
 from didiff.networks import MLP
-from didiff.training import drop_labels, fit, random_levels, random_steps
+from didiff.training import Muon, drop_labels, fit, random_levels, random_steps
 
 SCHEDULE = DDPMSchedule(100)
 
@@ -78,6 +78,24 @@ def test_fit_reaches_the_exact_floor_of_a_gaussian():
     )
     assert floor == pytest.approx(0.2, abs=4 * 0.2 * (2 / 20000) ** 0.5)  # 1 / (1 / .25 + 1)
     assert learned / floor == pytest.approx(1, abs=2e-3)
+
+
+def test_muon_moves_a_convolution_along_the_nearest_orthogonal_matrix_and_biases_as_adam_does():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(8, 4, 3).to(memory_format=torch.channels_last)
+    weight, bias = (p.detach().clone() for p in conv.parameters())
+    gradient = torch.randn(4, 8, 3, 3)
+    optimiser = Muon(conv.parameters())
+    for group in optimiser.param_groups:
+        group["lr"] = 0.1
+    ((conv.weight * gradient).sum() + 3 * conv.bias.sum()).backward()
+    optimiser.step()
+    step = (weight - conv.weight.detach()).flatten(1) / (0.1 * 0.2 * 72**0.5)
+    sizes = torch.linalg.svdvals(step)
+    assert ((sizes > 0.6) & (sizes < 1.3)).all()  # five Newton-Schulz steps bring them near one
+    u, _, v = torch.linalg.svd(gradient.flatten(1), full_matrices=False)
+    assert ((step * (u @ v)).sum() / step.norm() / 2) > 0.97  # 2: the length of u @ v
+    torch.testing.assert_close(bias - conv.bias.detach(), torch.full((4,), 0.1))  # Adam's first
 
 
 def test_warmup_climbs_in_a_line_to_the_learning_rate():
@@ -181,6 +199,18 @@ def test_a_run_over_freshly_drawn_batches_resumes_exactly_too(tmp_path):
     torch.manual_seed(4)
     *_, resumed = run(tmp_path / "run.pt")
     assert same(resumed.model, end.model)
+
+
+def test_muon_resumes_exactly_too_and_warms_up_on(tmp_path):
+    def run(steps, path=None):
+        torch.manual_seed(3)
+        *_, end = fit(
+            small(), losses, points(), steps, lr=0.01, warmup=20, checkpoint=path, optimiser=Muon
+        )
+        return end
+
+    run(8, tmp_path / "run.pt")
+    assert same(run(15, tmp_path / "run.pt").model, run(15).model)
 
 
 def test_a_finished_run_is_there_at_once(tmp_path):
