@@ -92,7 +92,7 @@ class Block(nn.Module):
         self.told = nn.Linear(width, 2 * outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)  # the block starts as its skip
+        nn.init.zeros_(self.conv2.weight)  # it starts as its skip, but for a constant
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
         scale, shift = self.told(e)[:, :, None, None].chunk(2, 1)
