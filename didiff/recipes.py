@@ -276,7 +276,7 @@ def _mnist_card(network: dict) -> Callable[[], dict]:
 
 RECIPES = {
     "digits": Recipe(digits, 4000, images_quality, digits_card),
-    "mnist": Recipe(mnist, 7000, mnist_quality, _mnist_card(MNIST_NETWORK)),
+    "mnist": Recipe(mnist, 17000, mnist_quality, _mnist_card(MNIST_NETWORK)),
     "mnist_classifier": Recipe(
         mnist_classifier, 4000, classifier_quality, _mnist_card(CLASSIFIER_NETWORK)
     ),

@@ -242,8 +242,8 @@ pair = torch.stack([digits[labels == 0][0], static[0] / 2])
 tiles = torch.stack([through_pooling(pair, window) for window in (1, 2, 4)], 1).flatten(0, 1)
 plots.show(
     plots.images(tiles, 3, scale=9, rows=("a digit", "noise")),
-    alt="A digit and noise, each whole, pooled to 4 by 4, and to 2 by 2. At 4 by 4 the ring of the "
-    "0 can be told, the noise is a few pale squares; at 2 by 2 both are nearly even grey.",
+    alt="A digit and noise, each whole, pooled to 4 by 4, and to 2 by 2. At 4 by 4 the 0 is "
+    "a pale column between dark edges, noise grey squares; at 2 by 2 both are nearly even grey.",
     caption="Whole, pooled by 2, by 4. By 2 a digit is left as a sketch; by 4, its brightness.",
 )
 

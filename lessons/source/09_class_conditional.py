@@ -1169,7 +1169,7 @@ for name, model, clocks in (("8×8", tiny, cuts), ("28×28", large, few)):
 plots.show(
     plots.lines(curves, xlabel="clock c (1 is noise)", ylabel="share recognised"),
     alt="Told above c the share falls with c from 1 to a tenth, told below c it climbs likewise. "
-    "For 8 by 8 digits the two curves cross near 0.5, for 28 by 28 digits above 0.7.",
+    "For 8 by 8 digits the two curves cross near 0.57, for 28 by 28 digits above 0.7.",
     caption="Where two curves of a size cross, half of the deciding is done: 8×8 in the middle of "
     "the walk, 28×28 nearer to the noise.",
 )
