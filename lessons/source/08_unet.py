@@ -10,7 +10,7 @@
 # **You will be able to** explain a diffusion U-Net line by line, follow its shapes and count its work, say how it is told
 # the time and what its bridges carry, and catch eight bugs that no shape complains of.
 #
-# **Time** an hour and a half of reading; half a minute of computing on two CPU cores.
+# **Time** an hour and a half of reading; a minute of computing on two CPU cores.
 #
 # **The codes.** The course follows a series of lectures and tests what they say. (L6-13) names a slide, DS-57
 # one of another deck, E-03 a slip on a slide, T-15 a classic mistake of students.

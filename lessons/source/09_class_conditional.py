@@ -12,7 +12,7 @@
 # trained network a new class by one row of numbers; and say which faults of the pictures are the model's, and which
 # are the data's.
 #
-# **Time** an hour and a half of reading; 40 seconds of computing on two CPU cores.
+# **Time** an hour and a half of reading; a minute of computing on two CPU cores.
 #
 # **The codes.** The course follows a series of lectures and tests what they say. (L6-29) or (DS-64) names a slide of
 # a deck, E-07 a slip on a slide, T-27 a classic mistake of students.
