@@ -24,18 +24,9 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import didiff
-from didiff import (
-    Denoiser,
-    add_noise,
-    from_eps,
-    metrics,
-    mixtures,
-    museum,
-    networks,
-    plots,
-    widgets,
-)
+from didiff import Denoiser, add_noise, from_eps, metrics, mixtures, museum, plots, widgets
 from didiff.museum import Check
+from didiff.networks import MLP
 from didiff.samplers import ddim, ddpm, initial_noise, last
 from didiff.schedules import DDPMSchedule, constant, grid
 
@@ -627,14 +618,14 @@ def fit(denoiser, losses, batches, steps, lr=1e-3):
 # `losses` is a function, mostly `loss` with the table filled in. `fit` yields after every step, so that its caller can look, draw, or stop. The library has both: `didiff.loss` can
 # also count errors in other units (section 8; `y` is for labels, lesson 09), `didiff.training.fit` also averages weights and saves them.
 #
-# **Check.** What must a network be for this? A map from a noisy $x$ and a step to something *of the shape of* $x$ (L6-08). `networks.MLP` is one. It is told the step as the *clock* of lesson 03,
+# **Check.** What must a network be for this? A map from a noisy $x$ and a step to something *of the shape of* $x$ (L6-08). `MLP` is one. It is told the step as the *clock* of lesson 03,
 # $\frac2\pi\arctan\frac{\text{noise}}{\text{signal}}\in[0,1]$; `Denoiser` looks at that clock for it, and makes its output a guess `.eps` with the `.x0` that belongs to it. Any
 # batch size must do, any step, a step for each sample. And for an untrained network the loss must be the same if we spell $x_k$ out.
 
 # %% tags=["check", "L6-08"]
 k = [1, 3, 77, 333, 501, 999, 1000]
 for shape in ((2,), (1, 8, 8)):
-    denoiser = Denoiser(networks.MLP(shape, width=64, depth=2), target="eps")
+    denoiser = Denoiser(MLP(shape, width=64, depth=2), target="eps")
     for B in (1, 7):
         x = torch.randn(B, *shape)
         guess = denoiser(x, schedule.at(k[:B]))
@@ -678,7 +669,7 @@ def train(denoiser, losses, supply, steps=100, rates=(1e-2, 5e-3, 2e-3, 7e-4, 2e
 def fresh(target="eps"):
     """An untrained network for points in the plane; the same one, and the same draws, each time."""
     torch.manual_seed(0)
-    return Denoiser(networks.MLP((2,), width=64, depth=2), target)
+    return Denoiser(MLP((2,), width=64, depth=2), target)
 
 
 # %% tags=["check", "DS-52"]

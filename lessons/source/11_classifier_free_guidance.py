@@ -573,7 +573,7 @@ header = ["", "recognised ω = 1", "ω = 3", "distance ω = 1", "ω = 3", "no-la
 plots.table(rows, header=header, caption="What the coin decides (networks of 400 steps)")
 
 # %% tags=["L6-63", "L19-13", "T-19", "check"]
-never, tenth, fifth, half_of_them, always = sweep.values()
+never, tenth, fifth, _, always = sweep.values()
 assert never[3] > 1.2 * max(tenth[3], fifth[3]), "p = 0: guidance pushes away from nonsense"
 assert never[4] > 1.05 * tenth[4], "p = 0: the row of no label was never trained"
 assert always[0] < 0.3 < 0.8 < min(tenth[0], fifth[0]), "p = 1: the condition was never learned"
