@@ -30,6 +30,19 @@ def test_guidance_is_the_formula_of_the_paper_in_eps(omega):
     torch.testing.assert_close(didiff.add_noise(*got, T400), X, **EXACT)
 
 
+def test_both_guesses_come_from_one_call_whose_samples_keep_their_levels():
+    calls = []
+
+    def watched(x, t, y):
+        calls.append(y)
+        return RING(x, t, y)
+
+    t = SCHEDULES["linear"].at(torch.arange(len(X)) % 1000 + 1)
+    same(guidance.classifier_free(watched, Y, 1.0)(X, t), RING(X, t, Y))
+    same(guidance.classifier_free(watched, Y, 0.0)(X, t), RING(X, t))
+    assert list(map(len, calls)) == [2 * len(X)] * 2
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_guidance_commutes_with_what_the_network_predicts(target):
     p, q = TARGETS[target](T400, 1.0)

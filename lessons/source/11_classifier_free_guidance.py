@@ -556,7 +556,7 @@ def no_label_loss(denoiser, schedule=SCHEDULE):
 
 
 # %% tags=["L6-63", "L19-13", "T-19"]
-small = partial(train, 400, width=96, depth=2)
+small = partial(train, 300, width=96, depth=2)
 tiny = {p: small(partial(drop_labels, p=p)) for p in (0.0, 0.1, 0.2, 0.5, 1.0)}
 
 # %% tags=["L6-63", "L19-13", "T-19"]
@@ -570,7 +570,7 @@ for p, model in tiny.items():
 # %% tags=["L6-63", "L19-13", "T-19"]
 rows = [[f"p = {p:g}", *(f"{v:.2f}" for v in row)] for p, row in sweep.items()]
 header = ["", "recognised ω = 1", "ω = 3", "distance ω = 1", "ω = 3", "no-label loss"]
-plots.table(rows, header=header, caption="What the coin decides (networks of 400 steps)")
+plots.table(rows, header=header, caption="What the coin decides (networks of 300 steps)")
 
 # %% tags=["L6-63", "L19-13", "T-19", "check"]
 never, tenth, fifth, _, always = sweep.values()
@@ -1380,6 +1380,8 @@ plots.table(rows, header=header, caption="A decision table out of our own number
 from collections.abc import Callable
 from typing import NamedTuple
 
+torch.set_num_threads(1)  # small networks again
+
 
 class Coin(NamedTuple):
     """How labels are dropped, the network taught so, and what sampling takes for "no label"."""
@@ -1459,7 +1461,7 @@ museum.show(
 # %% [markdown] tags=["T-17", "T-18", "T-19"]
 # Only ∅ merged with class 0 is seen, and only by somebody who asks for zeros: half of what was labelled
 # zero was arbitrary, and guidance has nothing to push away from there, $\epsilon_c=\epsilon_u$. The other
-# two **look fine**, no worse than the right one after its 400 steps; a unit check of one line sees each.
+# two **look fine**, no worse than the right one after its 300 steps; a unit check of one line sees each.
 
 # %% [markdown] tags=["T-08", "T-14"]
 # **Three formulas.** The two conventions mixed up, the two terms swapped (T-14), and the sign of the

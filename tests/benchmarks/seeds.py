@@ -66,6 +66,7 @@ def quiet() -> None:
         (plots, "show"): lambda picture, **words: plt.close("all"),
         (plots, "table"): lambda rows, **words: None,
         (widgets.Explorer, "show"): lambda explorer, **words: explorer.wait(),
+        (torch, "set_num_threads"): lambda n: None,
     }
     for (owner, name), silent in mute.items():
         setattr(owner, name, silent)
