@@ -174,9 +174,9 @@ assert abs(given) < 4 / n**0.5
 
 # %% tags=["DS-10"]
 figure, axes = plots.panels(2, size=(3.2, 3.0))
-for ax, points, less in zip(axes, (pair, left_over), ("", " - 0.8 X_k-1"), strict=True):
+for ax, points, less in zip(axes, (pair, left_over), ("", r" - 0.8\,X_{k-1}"), strict=True):
     plots.scatter({"data": points.T[:1500]}, limit=6, ax=ax)
-    ax.set(xlabel=f"X_k-2{less}", ylabel=f"X_k{less}")
+    ax.set(xlabel=f"$X_{{k-2}}{less}$", ylabel=f"$X_k{less}$")
 plots.show(
     figure,
     alt="Two clouds of points. Left, X_k against X_k-2: an ellipse along the diagonal. Right, both "

@@ -760,11 +760,13 @@ plots.show(
 # components of width zero, and its best denoiser is a weighted mean of the images: the closer an image,
 # shrunken by signal, is to $x_t$, the greater its weight.
 #
-# $$x_0^* = \sum_i w_i\, x_0^{(i)}, \quad
-# w_i \propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x_0^{(i)}\rVert^2}
-# {2\,\text{noise}^2}\Big), \quad
-# \epsilon^* = \frac{x_t - \text{signal}\cdot x_0^*}{\text{noise}}, \quad
-# \text{score} = -\frac{\epsilon^*}{\text{noise}} .$$
+# $$\begin{aligned}
+# x_0^* &= \sum_i w_i\, x_0^{(i)}, &
+# w_i &\propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x_0^{(i)}\rVert^2}
+# {2\,\text{noise}^2}\Big), \\
+# \epsilon^* &= \frac{x_t - \text{signal}\cdot x_0^*}{\text{noise}}, &
+# \text{score} &= -\frac{\epsilon^*}{\text{noise}} .
+# \end{aligned}$$
 #
 # No network, no training; nothing has a lower loss on this set. We let it draw 200 digits with DDIM.
 # Predict: will any of them be new?

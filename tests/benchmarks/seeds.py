@@ -13,8 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import chain, repeat
+from itertools import chain, product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,16 +43,16 @@ class Failure(NamedTuple):
 def seeds() -> Iterator[Row]:
     """For each lesson how many checks fail in 20 runs, and in how many runs each cell does."""
     # a process is renewed after a few runs: what lessons leave behind would fill the memory
-    with ProcessPoolExecutor(
-        os.cpu_count(), get_context("spawn"), quiet, max_tasks_per_child=RUNS
-    ) as pool:
+    # (the executor of concurrent.futures can do so too, but halts there: CPython's issue 115634)
+    with get_context("spawn").Pool(os.cpu_count(), quiet, maxtasksperchild=RUNS) as pool:
         for lesson in [source.stem for source in build.sources()]:
-            found = list(chain(*pool.map(failures_of, repeat(lesson), SEEDS)))
+            runs = pool.starmap(failures_of, product([lesson], SEEDS), chunksize=1)
+            found = list(chain(*runs))
             for failure in found:
                 print(failure, file=sys.stderr, flush=True)
             yield at_most(f"seeds_{lesson[:2]}", len(found), 0, "failures")
-            runs = Counter(cell for cell, _ in {(failure.cell, failure.seed) for failure in found})
-            for cell, count in sorted(runs.items()):
+            failing = {(failure.cell, failure.seed) for failure in found}
+            for cell, count in sorted(Counter(cell for cell, _ in failing).items()):
                 yield Row(f"seeds_{lesson[:2]}.cell_{cell}", count, f"of {len(SEEDS)}")
 
 
