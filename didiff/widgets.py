@@ -16,6 +16,8 @@ import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from decimal import Decimal
+from functools import partial
 from string import Template
 from typing import Any, NamedTuple
 
@@ -83,22 +85,33 @@ def final(frames: Iterable[Frame]) -> Frame:
 def slider(label: str, low: float, high: float, *, value: float, step: float = 1):
     """A labelled slider over low, low + step, .., high; whole numbers if all four are ints.
 
-    label: name and unit. Raises ValueError if the range is empty or `value` lies outside it.
+    label: name and unit. Raises ValueError if the range is empty or `value` is not one of these.
     """
     numbers = (low, high, value, step)
     if not (all(map(math.isfinite, numbers)) and low < high and step > 0):
         raise ValueError(f"a slider needs finite low < high, step > 0; got {low}, {high}, {step}")
-    if not low <= value <= high:
-        raise ValueError(f"value {value} is outside the slider's range [{low}, {high}]")
-    whole = all(isinstance(number, int) for number in numbers)
-    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    wide = {"width": "min(34em, 98%)"}
-    words = {
-        "description": label,
-        "tooltip": label,
-        "style": LABELLED,
-    }  # its default shows as "null"
-    return kind(value, min=low, max=high, step=step, layout=wide, **words)
+    stops = _stops(low, high, step)
+    if not any(_near(stop, value) for stop in stops.values()):
+        raise ValueError(f"value {value} is none of the slider's {low}, {low + step}, .., {high}")
+    words = {"description": label, "tooltip": label}  # the default tooltip shows as "null"
+    looks = {"style": LABELLED, "layout": {"width": "min(34em, 98%)"}}
+    if all(isinstance(number, int) for number in numbers):
+        return ipywidgets.IntSlider(value, min=low, max=high, step=step, **words, **looks)
+    # Not a FloatSlider: its browser half rounds what Python sets it to, and sends that back some
+    # time later, as if a hand had moved it.
+    return ipywidgets.SelectionSlider(
+        options=list(stops.items()), value=value, equals=_near, **words, **looks
+    )
+
+
+def _stops(low: float, high: float, step: float) -> dict[str, float]:
+    """{name: value} of low, low + step, .., in decimals, where 3 * 0.1 is 0.3."""
+    first, last, by = (Decimal(str(number)) for number in (low, high, step))
+    stops = (first + k * by for k in range(int((last - first) / by) + 1))
+    return {f"{stop:f}": float(stop) for stop in stops}
+
+
+_near = partial(math.isclose, abs_tol=1e-9)
 
 
 def choice(label: str, options: Sequence[Any] | dict[str, Any], *, value: Any):
@@ -118,21 +131,17 @@ def choice(label: str, options: Sequence[Any] | dict[str, Any], *, value: Any):
     )
 
 
-SELECTIONS = (ipywidgets.ToggleButtons, ipywidgets.Dropdown)
-
-
 def choices(control) -> list[Any]:
     """Every value that a control can take, in order: the grid that a test sweeps."""
-    if isinstance(control, SELECTIONS):
-        return [value for _, value in control.options]
-    count = math.floor((control.max - control.min) / control.step + 1e-9) + 1  # as .3 / .1 < 3
-    return [control.min + k * control.step for k in range(count)]
+    if isinstance(control, ipywidgets.IntSlider):
+        return list(range(control.min, control.max + 1, control.step))
+    return [value for _, value in control.options]
 
 
 def _name(control, value) -> str:
-    if isinstance(control, SELECTIONS):
-        return next(name for name, option in control.options if option == value)
-    return f"{value:g}"
+    if isinstance(control, ipywidgets.IntSlider):
+        return str(value)
+    return next(name for name, option in control.options if control.equals(option, value))
 
 
 # -- the explorer -----------------------------------------------------------------------------

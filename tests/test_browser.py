@@ -45,6 +45,23 @@ def explorer(name, wired):
 display(explorer("alive", True), explorer("dead", False))
 """
 
+DRIVEN = (
+    """\
+from didiff.pictures import png
+from didiff.widgets import Explorer, Frame, slider
+import numpy as np
+
+def frames(du):
+    yield Frame(png(np.full((20, 20), 255 * du, "uint8")), f"du = {du}")
+
+explorer = Explorer(frames, {"du": slider("du", 0.05, 1.0, value=0.1, step=0.05)}, 200)
+explorer.show(alt="a square", still_over="du", values=[0.1])""",
+    """\
+for du in (0.05, 0.4, 0.1):
+    explorer["du"].value = du
+    explorer.wait()""",
+)
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -81,6 +98,22 @@ def test_every_slider_of_a_lesson_moves_its_picture_and_its_readout(
     shutil.copy(ROOT / "lessons" / f"{lesson}.ipynb", folder)  # JupyterLab saves what it opens
     faults = labdrive.visit(browser, server, f"{lesson}.ipynb", shots)
     assert not faults, "\n".join(faults)
+
+
+def test_a_slider_that_a_cell_moves_stays_where_the_cell_left_it(browser, server, folder):
+    """A slider must not send back what it was told: it would undo what came after (0.40)."""
+    cells = [nbformat.v4.new_code_cell(source) for source in DRIVEN]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=build.METADATA), folder / "driven.ipynb"
+    )
+    page = browser.new_page()
+    labdrive.open_notebook(page, server, "driven.ipynb")
+    labdrive.run_all(page)
+    explorer = page.locator(f"{labdrive.PANEL} {labdrive.EXPLORER}")
+    labdrive.at_rest(explorer)
+    assert explorer.locator(".widget-readout").text_content() == "0.10"
+    assert explorer.locator(labdrive.READOUT).text_content() == "du = 0.1"
+    page.close()
 
 
 def test_a_slider_that_moves_nothing_and_a_broken_cell_are_noticed(

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
+from traitlets import TraitError
 
 from didiff import widgets
 from didiff.pictures import png
@@ -299,7 +300,7 @@ def test_the_live_picture_is_named_in_words(displayed):
 def test_the_page_holds_every_frame_its_readout_and_its_name(displayed):
     page = show(displayed, values=[0.0, 1.0, 2.5])[0]["text/html"]
     for value in (0.0, 1.0, 2.5):
-        assert f'"{value:g}"' in page
+        assert f'"{value:.2f}"' in page
         assert f"final {value:g}" in page
         small = widgets.palette(picture(value), widgets.STILL_COLOURS)
         assert base64.b64encode(small).decode() in page
@@ -311,13 +312,13 @@ def test_the_page_holds_every_frame_its_readout_and_its_name(displayed):
 
 def test_the_page_tells_its_picture_in_words_and_escapes_them(displayed):
     page = show(displayed)[0]["text/html"]
-    assert 'alt="digits &lt;drawn&gt; under guidance (guidance scale ω 1)"' in page
+    assert 'alt="digits &lt;drawn&gt; under guidance (guidance scale ω 1.00)"' in page
     assert "<drawn>" not in page
 
 
 def test_the_value_that_stands_is_among_the_stills(displayed):
     page = show(displayed, values=[0.0, 4.0])[0]["text/html"]
-    assert 'max="2" value="1" aria-valuetext="1"' in page
+    assert 'max="2" value="1" aria-valuetext="1.00"' in page
 
 
 def test_same_stills_same_bytes(displayed):
@@ -374,13 +375,30 @@ def test_stills_over_an_unknown_control_are_refused(displayed):
 
 def test_a_slider_of_ints_stays_with_ints_and_reaches_both_ends():
     assert choices(slider("steps", 2, 8, value=4, step=2)) == [2, 4, 6, 8]
-    grid = choices(slider("ω", 0.0, 0.3, value=0.0, step=0.1))
-    assert grid == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert choices(slider("ω", 0.0, 0.3, value=0.0, step=0.1)) == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_a_slider_of_decimals_stands_at_its_stops_alone_and_names_them_alike():
+    control = slider("ω", 0.0, 1.0, value=0.5, step=0.125)
+    assert [name for name, _ in control.options][:3] == ["0.000", "0.125", "0.250"]
+    control = slider("ω", 0.0, 0.95, value=3 * 0.1, step=0.05)
+    assert control.value == 0.3, "a rounding error away is near enough"
+    with pytest.raises(TraitError):
+        control.value = 0.31
 
 
 @pytest.mark.parametrize(
     ("low", "high", "value", "step"),
-    [(1, 1, 1, 1), (2, 1, 1, 1), (0, 1, 2, 1), (0, 1, 0, 0), (0, NAN, 0, 1), (0, 9, NAN, 1)],
+    [
+        (1, 1, 1, 1),
+        (2, 1, 1, 1),
+        (0, 1, 2, 1),
+        (0, 9, 4, 3),
+        (0.0, 1.0, 0.3, 0.25),
+        (0, 1, 0, 0),
+        (0, NAN, 0, 1),
+        (0, 9, NAN, 1),
+    ],
 )
 def test_an_impossible_slider_is_refused(low, high, value, step):
     with pytest.raises(ValueError, match="slider"):
