@@ -1305,7 +1305,7 @@ drawn = {name: draw(condition(m, y), (300, 1, 8, 8)) for name, m in stages.items
 found = {name: metrics.recognised(images, 9) for name, images in drawn.items()}
 for name, value in found.items():
     print(f"{name:21}: {value:.0%} of 300 are read as nines")
-assert found["before"] < 0.2 < 0.35 < found["after"] < found["all weights freed"] - 0.2
+assert 2 * found["before"] < found["after"] < found["all weights freed"] - 0.2
 
 # %% tags=["check", "L6-31"]
 moved = (rows_of(learnt)[:10] - rows_of(knows)).abs().max()
