@@ -1155,8 +1155,8 @@ def growing(runs):
 steps = {"step": widgets.slider("training step", 50, 400, value=150, step=50)}
 play_training = widgets.Explorer(growing(trained), steps, width=620)
 play_training.show(
-    alt="ten digits of each network: strokes in noise at training step 50, digits at step 150; those of the "
-    "narrow network without bridges stay covered with grain to the end",
+    alt="ten digits of each network: strokes in noise at training step 50, digits at step 150; "
+    "those of the narrow network without bridges stay covered with grain to the end",
     still_over="step",
 )
 

@@ -395,15 +395,17 @@ assert (ours - library).abs().max() < 1e-9
 # unbiased, so around 0 it may fall below.)
 
 # %% tags=["L6-32", "check"]
-fresh, other = (ring.sample(1000, 1, seeded(seed))[0] for seed in (1, 2))
-chance, found = metrics.energy_distance(fresh, other), {}
+fresh, found = ring.sample(4000, 1, seeded(1))[0], {}
+others = (ring.sample(1000, 1, seeded(seed))[0] for seed in range(2, 22))
+chance = max(metrics.energy_distance(other, fresh) for other in others)
 for omega in (0.0, 1.0):
     end = walk(ring, says_one, omega, canvas, levels)
     share, far = says_one(end, clean).exp().mean().item(), metrics.energy_distance(end, fresh)
     found[omega] = share, far
-    print(f"ω = {omega:g}: class 1 {share:.1%}, distance {far:z.3f} (by chance {chance:z.3f})")
+    print(f"ω = {omega:g}: class 1 {share:.1%}, distance {far:z.3f} (by chance up to {chance:.3f})")
 assert found[1.0][0] > 0.98
-assert found[1.0][1] < 0.01 < found[0.0][1]
+assert found[1.0][1] < 4 * chance  # which is the largest of twenty
+assert found[0.0][1] > 0.03
 
 # %% [markdown] tags=["L6-59", "L6-60", "L19-11"]
 # **What does the scale do?** The slides say: ω = 1 is Bayes, practice takes 2 to 10 (L6-60); a small ω gives diversity and little
@@ -1305,7 +1307,6 @@ ratio = {name: m["guide's nats"] / m["judge's nats"] for name, m in cases.items(
 for name, value in ratio.items():
     print(f"{name}: the guide pays {value:.2f} of what the judge pays")
 assert min(ratio["critic, ω = 0"], ratio["clean critic, ω = 0"]) > 0.8
-assert ratio["critic, ω = 1"] + ratio["critic, ω = 2"] < 2 * ratio["critic, ω = 0"]
 assert ratio["clean critic, ω = 8"] < ratio["clean critic, ω = 0"]
 assert aware[0.0]["judge right"] < 0.4 < 0.8 < aware[4.0]["judge right"]
 assert fooled[8.0]["judge right"] < 0.5
@@ -1326,9 +1327,9 @@ assert aware[16.0]["diversity"] < aware[1.0]["diversity"]
 # pixels driven far beyond black and white lie further apart. Cut them at mid-grey first, or measure where nothing can saturate (the line of
 # section 4), and name the sampler.
 #
-# **Flattered.** For pictures that nobody guided, a guide pays about what the judge pays. For those that it guided itself, it pays less: a part
-# of its conviction is its own work. The two critics differ little in this; they differ in what the judge can read, at ω = 8 less than half of
-# the clean critic's pictures.
+# **Flattered.** For pictures that nobody guided, a guide pays about what the judge pays. For those that it guided itself, the clean critic pays
+# less: a part of its conviction is its own work. (So does the other at ω = 2; with 40 pictures, nearly all of them right, that is a hint and no
+# proof.) What tells the two apart is what the judge can read, at ω = 8 less than half of the clean critic's pictures.
 #
 # **Why practice takes 2 to 10 (L6-60).** At ω = 1 Bayes promises that all digits are right, and many are not; the guide itself says so. The
 # promise was made to an exact painter and an exact critic of one world, in small steps. Section 7 suggests what is missing here: the part of
