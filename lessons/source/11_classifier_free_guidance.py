@@ -780,7 +780,9 @@ print(f"the diversity of strokes to {up[1]:.2f} times")
 assert up[0] > 2 > 1.3 > up[1]
 assert strokes[2.0] < strokes[1.0] < strokes[0.0]
 assert strokes[10.0] > strokes[2.0]
-assert all(results[w]["recognised"] == 1 for w in scales if 1.5 <= w <= 12)
+share = real["recognised"]
+low = share - 4 * (share * (1 - share) / len(classes)) ** 0.5
+assert all(results[w]["recognised"] > low for w in scales if 1.5 <= w <= 12)
 
 # %%
 drawn = {omega: sample(denoiser, torch.arange(10), omega) for omega in (0.0, 1.0, 3.0, 7.5, 25.0)}
@@ -793,8 +795,8 @@ plots.show(
 )
 
 # %% [markdown] tags=["L19-16", "L22-14", "L22-19", "L22-20", "DS-66", "E-15", "E-16", "E-56"]
-# From ω = 1.5 to 12 every digit is recognised, more than of the real ones: not better than real, only
-# easier to read. At 25 the judge still reads nine in ten ruins: never report recognition alone. The law
+# From ω = 1.5 to 12 all or nearly all digits are recognised, as many as of the real ones: not as good as
+# real, only as easy to read. At 25 the judge still reads nine in ten ruins: never report recognition alone. The law
 # is best matched at ω = 1 (DS-66); at 7.5 it is further off than at 0, where the label is ignored. What
 # a slide calls vibrant (L19-16) is *saturation*: pixels driven beyond black and white.
 #
