@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import tomllib
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import jupytext
 import nbclient
 import nbformat
 from nbformat import NotebookNode
+from nbformat.warnings import DuplicateCellId
 
 LESSONS = Path(__file__).parent
 SOURCES = LESSONS / "source"
@@ -62,7 +64,10 @@ def notebook_of(source: Path) -> Path:
 
 def read(source: Path) -> NotebookNode:
     """The cells as they are written: text and tags, no outputs, nothing added."""
-    notebook = jupytext.read(source, fmt="py:percent")
+    with warnings.catch_warnings():
+        # its random ids meet once in a hundred thousand lessons; `build` gives others anyway
+        warnings.simplefilter("ignore", DuplicateCellId)
+        notebook = jupytext.read(source, fmt="py:percent")
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata = NotebookNode({"tags": tags} if tags else {})

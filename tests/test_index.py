@@ -112,6 +112,13 @@ def test_the_number_of_a_cell_is_the_one_beside_it_when_it_has_run():
         assert run == {place.cell: place.number for _, place in index.places(source)}
 
 
+def test_random_ids_that_happen_to_meet_do_not_stop_a_build(monkeypatch):
+    source, *_ = build.sources()
+    wanted = [cell.id for cell in build.build(source).cells]
+    monkeypatch.setattr(nbformat.v4.nbbase, "random_cell_id", lambda: "same")
+    assert [cell.id for cell in build.build(source).cells] == wanted
+
+
 def test_neighbours_are_written_as_a_span_and_words_as_words():
     def place(number):
         return index.Place("03_forward_process", "1. A number", "id", number)
