@@ -164,8 +164,8 @@ class Muon:
     """For long runs: torch's Muon moves every weight with at least two axes, Adam the others.
 
     Muon takes the gradient of a matrix, averages it, and makes all its singular values nearly one:
-    directions that rarely get a gradient move as far as the others. Our U-Net has the loss of 7,000
-    steps of Adam after 3,000 of its. A convolution counts as a matrix (out, rest).
+    directions that rarely get a gradient move as far as the others. A convolution counts as a
+    matrix (out, rest).
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; its step as long as
     Adam's: Liu et al. 2025, eq. 4, https://arxiv.org/abs/2502.16982.
