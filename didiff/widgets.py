@@ -82,6 +82,25 @@ def final(frames: Iterable[Frame]) -> Frame:
 # -- controls ---------------------------------------------------------------------------------
 
 
+class _Stops(ipywidgets.SelectionSlider):
+    """A slider over decimals that names its stops to whoever sets another value.
+
+    Not a FloatSlider: its browser half rounds what Python sets it to, and sends that back some time
+    later, as if a hand had moved it.
+    """
+
+    @traitlets.validate("value")
+    def _validate_value(self, proposal):
+        try:
+            return super()._validate_value(proposal)
+        except traitlets.TraitError as error:
+            names = [name for name, _ in self.options]
+            stops = ", ".join([*names[:2], "..", names[-1]])
+            raise traitlets.TraitError(
+                f"{self.description} = {proposal.value}: choose a stop, {stops}"
+            ) from error
+
+
 def slider(label: str, low: float, high: float, *, value: float, step: float = 1):
     """A labelled slider over low, low + step, .., high; whole numbers if all four are ints.
 
@@ -97,11 +116,7 @@ def slider(label: str, low: float, high: float, *, value: float, step: float = 1
     looks = {"style": LABELLED, "layout": {"width": "min(34em, 98%)"}}
     if all(isinstance(number, int) for number in numbers):
         return ipywidgets.IntSlider(value, min=low, max=high, step=step, **words, **looks)
-    # Not a FloatSlider: its browser half rounds what Python sets it to, and sends that back some
-    # time later, as if a hand had moved it.
-    return ipywidgets.SelectionSlider(
-        options=list(stops.items()), value=value, equals=_near, **words, **looks
-    )
+    return _Stops(options=list(stops.items()), value=value, equals=_near, **words, **looks)
 
 
 def _stops(low: float, high: float, step: float) -> dict[str, float]:
