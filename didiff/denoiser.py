@@ -56,6 +56,20 @@ class Denoiser(nn.Module):
         return solve(x, t, output.to(x.dtype), *TARGETS[self.target](t, self.sigma_data))
 
 
+def quick(denoiser: Denoiser) -> Denoiser:
+    """The same network in bfloat16 where this processor computes in it, else the denoiser itself.
+
+    For pictures that follow a hand. It rounds what the network says to 8 bits, about 0.4 %.
+    Lesson: 11_classifier_free_guidance.
+    """
+    # older versions of torch do not tell
+    able: dict = getattr(torch.cpu, "get_capabilities", dict)()
+    if not (able.get("avx512_bf16") or able.get("amx_bf16")):
+        return denoiser
+    low = Denoiser(denoiser.net, denoiser.target, denoiser.sigma_data, torch.bfloat16)
+    return low.train(denoiser.training)
+
+
 def network_input(x: Tensor, t: NoiseLevel, sigma_data: float) -> tuple[Tensor, Tensor]:
     """What a network is shown: x (B, *d) brought to unit variance, and the clock (B,) of t."""
     t = t.like(x)

@@ -2,7 +2,7 @@
 
 A method is a function (y (B,), omega) -> guided denoiser, so a lesson's whole playground is a dict:
 
-    D, C = Counted(weights.load("mnist")), Counted(weights.load("mnist_classifier"))
+    D, C = Counted(quick(weights.load("mnist"))), Counted(weights.load("mnist_classifier"))
     methods = {
         "classifier-free": lambda y, omega: guidance.classifier_free(D, y, omega),
         "classifier": lambda y, omega: guidance.classifier(

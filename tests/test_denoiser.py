@@ -7,6 +7,7 @@ from worlds import MIXTURES, SCHEDULES, middle, points
 
 import didiff
 from didiff import TARGETS, Denoiser, add_noise, loss, mixtures
+from didiff.denoiser import quick
 from didiff.networks import MLP
 
 
@@ -167,6 +168,21 @@ def test_only_the_network_runs_in_low_precision():
     guess = Denoiser(Witness(), dtype=torch.bfloat16)(torch.randn(3, 2), SCHEDULES["linear"].at(5))
     assert seen == [torch.bfloat16]
     assert guess.x0.dtype == torch.float32
+
+
+def test_quick_is_the_same_network_in_low_precision_where_the_processor_has_it(monkeypatch):
+    slow = Denoiser(Tiny(2), "eps", 0.7).eval()
+    for able in ({}, {"avx512_bf16": False, "amx_bf16": False}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
+        assert quick(slow) is slow
+    for name in ("avx512_bf16", "amx_bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=name: {name: True}, False)
+        fast = quick(slow)
+        assert fast.net is slow.net
+        assert (fast.target, fast.sigma_data, fast.dtype) == ("eps", 0.7, torch.bfloat16)
+        assert not fast.training
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # an older version of torch
+    assert quick(slow) is slow
 
 
 def test_bad_denoisers_and_losses_are_errors():

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from didiff import ddim, grid, guidance, initial_noise, last, recipes, weights
+from didiff.denoiser import quick
 from didiff.playground import Counted, Playground
 from tests.benchmarks import Row, at_most, benchmark
 
@@ -39,7 +40,7 @@ def mnist_ratio_to_matmul() -> Iterator[Row]:
 
 
 def slider_waits(name: str, first_goal: float, final_goal: float) -> Iterator[Row]:
-    denoiser = Counted(weights.load(name))
+    denoiser = Counted(quick(weights.load(name)))  # as the lessons do
     play = Playground(
         {"classifier-free": lambda y, omega: guidance.classifier_free(denoiser, y, omega)},
         {"denoiser": denoiser},
