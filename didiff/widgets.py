@@ -9,10 +9,12 @@ count on a `torch.no_grad()` around the cell, and it takes its noise as data, no
 generator that other threads draw from.
 """
 
+import ctypes
 import hashlib
 import html
 import json
 import math
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -267,6 +269,7 @@ class Explorer:
 
         Called from any thread: kernels may run a widget's messages beside the main one.
         """
+        _dismiss_helpers()
         with self._changed:
             self._wanted = self.values
             if self._worker is None and self._wanted != self._settled:
@@ -312,6 +315,18 @@ class Explorer:
     def _say(self, text: str, attributes: str) -> None:
         self.readout = text
         self._line.value = f"<div {attributes}>{html.escape(text)}</div>"
+
+
+def _dismiss_helpers() -> None:
+    """Let the calling thread's OpenMP helpers go; when it computes again, new ones come.
+
+    torch gives every thread that computes helpers of its own. If there are more of them than cores,
+    they fall asleep after every operation, and the worker's wait to be woken thousands of times.
+    """
+    if os.name == "posix":  # elsewhere a process cannot look its own functions up
+        pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
+        if pause is not None:
+            pause(1)  # omp_pause_soft: nothing is lost
 
 
 # -- without a kernel -------------------------------------------------------------------------

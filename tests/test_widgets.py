@@ -7,9 +7,12 @@ import base64
 import io
 import re
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from traitlets import TraitError
 
@@ -368,6 +371,29 @@ def test_stills_over_an_unknown_control_are_refused(displayed):
     explorer = Explorer(plain, {"omega": omega_slider()})
     with pytest.raises(ValueError, match=r"'steps' among \['omega'\]"):
         explorer.show(alt="x", still_over="steps")
+
+
+def threads() -> set[str]:
+    return {task.name for task in Path("/proc/self/task").iterdir()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds threads as Linux does")
+def test_a_move_dismisses_the_helpers_of_the_thread_that_made_it():
+    explorer = Explorer(plain, {"omega": omega_slider()})
+    explorer.wait()
+    before, others = torch.get_num_threads(), threads()
+    torch.set_num_threads(4)
+    try:
+        torch.ones(10**6).exp()
+    finally:
+        torch.set_num_threads(before)
+    helpers = threads() - others
+    assert len(helpers) == 3
+    explorer["omega"].value = 2.0
+    until = time.monotonic() + PATIENCE
+    while helpers & threads() and time.monotonic() < until:
+        time.sleep(0.01)  # they leave when they are told, but not at once
+    assert not helpers & threads()
 
 
 # -- controls ---------------------------------------------------------------------------------
