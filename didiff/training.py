@@ -88,6 +88,7 @@ def fit(
     ema: float = 0.0,
     clip: float = math.inf,
     warmup: int = 0,
+    cooldown: int = 0,
     checkpoint: str | Path | None = None,
     every: int = 1000,
     optimiser: Callable = torch.optim.Adam,
@@ -96,6 +97,7 @@ def fit(
 
     ema: decay in [0, 1) of the averaged model, a denoiser like the other; with 0 it is a copy.
     clip: longest gradient allowed. warmup: steps in which the learning rate climbs to lr.
+    cooldown: steps at the end in which it falls again, to zero; they cannot be added to later.
     checkpoint: a file, written every `every` steps and at the end. If it exists already, the run
     first yields the state it holds, and goes on as if it had never stopped; `batches` must then be
     the same as before, from the start. optimiser: parameters -> what makes the steps, such as Muon.
@@ -105,7 +107,7 @@ def fit(
     Source: Ho et al. 2020, alg. 1; T-27.
     Lesson: 05_training_objective, 11_classifier_free_guidance.
     """
-    _check(steps, lr, ema, clip, warmup, every)
+    _check(steps, lr, ema, clip, warmup, cooldown, every)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     stepper = optimiser(denoiser.parameters())
     parts = {"model": denoiser, "ema": average, "optimiser": stepper}
@@ -120,7 +122,7 @@ def fit(
             _set_rng(held["rng"])
             yield Progress(done, held["loss"], denoiser, average, held["seconds"])
         for step in range(done + 1, steps + 1):
-            rate = lr * min(1, step / max(warmup, 1))
+            rate = lr * min(1, step / max(warmup, 1), (steps - step + 1) / max(cooldown, 1))
             loss = _update(denoiser.train(), stepper, losses, next(batches), rate, clip)
             _follow(average, denoiser, min(ema, (1 + step) / (10 + step)))
             seconds = time.perf_counter() - start
@@ -253,10 +255,13 @@ def _check_same(held: dict, wanted: dict) -> None:
             )
 
 
-def _check(steps: int, lr: float, ema: float, clip: float, warmup: int, every: int) -> None:
-    if steps < 1 or every < 1 or warmup < 0:
+def _check(
+    steps: int, lr: float, ema: float, clip: float, warmup: int, cooldown: int, every: int
+) -> None:
+    if steps < 1 or every < 1 or warmup < 0 or cooldown < 0:
         raise ValueError(
-            f"steps = {steps}, every = {every}, warmup = {warmup}: they are at least 1, 1 and 0"
+            f"steps = {steps}, every = {every}, warmup = {warmup}, cooldown = {cooldown}: "
+            "they are at least 1, 1, 0 and 0"
         )
     if not 0 < lr < math.inf:
         raise ValueError(f"lr = {lr}: a learning rate is positive, 0.001 is usual")

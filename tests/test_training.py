@@ -100,17 +100,17 @@ def test_muon_moves_a_convolution_along_the_nearest_orthogonal_matrix_and_biases
     torch.testing.assert_close(bias - conv.bias.detach(), torch.full((4,), 0.1))  # Adam's first
 
 
-def test_warmup_climbs_in_a_line_to_the_learning_rate():
+def test_the_learning_rate_climbs_in_a_line_and_falls_in_one():
     # with a constant gradient Adam moves by its learning rate, so the path shows the rates
     model = nn.Linear(1, 1, bias=False).double()
     nn.init.zeros_(model.weight)
     batches = ((torch.ones(4, 1).double(),) for _ in count())
     path = [0.0] + [
         p.model.weight.item()
-        for p in fit(model, lambda m, x: -m(x)[:, 0], batches, 8, lr=0.1, warmup=4)
+        for p in fit(model, lambda m, x: -m(x)[:, 0], batches, 8, lr=0.1, warmup=4, cooldown=2)
     ]
     moves = torch.tensor(path).diff()
-    torch.testing.assert_close(moves, torch.tensor([0.025, 0.05, 0.075, *[0.1] * 5]))
+    torch.testing.assert_close(moves, torch.tensor([0.025, 0.05, 0.075, *[0.1] * 4, 0.05]))
 
 
 def test_clip_keeps_a_wild_batch_from_throwing_the_model():
@@ -168,7 +168,10 @@ def test_the_average_does_not_remember_the_initial_weights():
 
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
     def run(steps, path):
-        return fit(small(), losses, points(), steps, ema=0.9, warmup=5, checkpoint=path, every=10)
+        return fit(
+            small(), losses, points(), steps, ema=0.9, warmup=5, cooldown=15, checkpoint=path,
+            every=10,
+        )  # fmt: skip
 
     torch.manual_seed(3)
     whole = list(run(30, None))
@@ -352,6 +355,7 @@ def test_even_the_outermost_levels_keep_some_signal_and_some_noise(monkeypatch):
         (lambda: fit(small(), losses, points(), 5, lr=0.0), "lr = 0"),
         (lambda: fit(small(), losses, points(), 5, lr=float("nan")), "lr = nan"),
         (lambda: fit(small(), losses, points(), 5, warmup=-1), "warmup = -1"),
+        (lambda: fit(small(), losses, points(), 5, cooldown=-1), "cooldown = -1"),
     ],
 )
 def test_bad_input_is_named_at_once(call, message):
