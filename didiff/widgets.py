@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import ipywidgets
 import traitlets
+from IPython import get_ipython
 from IPython.display import display
 
 from didiff.pictures import base64_of, palette, require_alt, strip
@@ -236,6 +237,8 @@ class Explorer:
         all). Raises ValueError if alt is blank or no control has that name.
         """
         require_alt(alt)
+        if kernel := get_ipython():  # a move may come in a thread that is not the cells'
+            kernel.events.register("post_run_cell", _dismiss_helpers)
         if still_over not in self.controls:
             raise ValueError(f"no control {still_over!r} among {list(self.controls)}")
         self._picture.tooltip = alt
@@ -317,7 +320,7 @@ class Explorer:
         self._line.value = f"<div {attributes}>{html.escape(text)}</div>"
 
 
-def _dismiss_helpers() -> None:
+def _dismiss_helpers(_result=None) -> None:
     """Let the calling thread's OpenMP helpers go; when it computes again, new ones come.
 
     torch gives every thread that computes helpers of its own. If there are more of them than cores,

@@ -9,10 +9,12 @@ import re
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from IPython.core.events import EventManager, available_events
 from PIL import Image
 from traitlets import TraitError
 
@@ -377,23 +379,51 @@ def threads() -> set[str]:
     return {task.name for task in Path("/proc/self/task").iterdir()}
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds threads as Linux does")
-def test_a_move_dismisses_the_helpers_of_the_thread_that_made_it():
-    explorer = Explorer(plain, {"omega": omega_slider()})
-    explorer.wait()
-    before, others = torch.get_num_threads(), threads()
-    torch.set_num_threads(4)
-    try:
+@pytest.fixture
+def computed():
+    """Compute something with three OpenMP helpers, and return them."""
+    before = torch.get_num_threads()
+
+    def compute() -> set[str]:
+        others = threads()
+        torch.set_num_threads(4)
         torch.ones(10**6).exp()
-    finally:
-        torch.set_num_threads(before)
-    helpers = threads() - others
-    assert len(helpers) == 3
-    explorer["omega"].value = 2.0
+        return threads() - others
+
+    yield compute
+    torch.set_num_threads(before)
+
+
+def left(helpers: set[str]) -> bool:
+    """Have they? They do when they are told, but not at once."""
     until = time.monotonic() + PATIENCE
     while helpers & threads() and time.monotonic() < until:
-        time.sleep(0.01)  # they leave when they are told, but not at once
-    assert not helpers & threads()
+        time.sleep(0.01)
+    return not helpers & threads()
+
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+
+
+@on_linux
+def test_a_move_dismisses_the_helpers_of_the_thread_that_made_it(computed):
+    explorer = Explorer(plain, {"omega": omega_slider()})
+    explorer.wait()
+    helpers = computed()
+    assert len(helpers) == 3
+    explorer["omega"].value = 2.0
+    assert left(helpers)
+
+
+@on_linux
+def test_once_a_slider_is_shown_every_cell_dismisses_its_helpers(computed, displayed, monkeypatch):
+    kernel = SimpleNamespace(events=EventManager(None, available_events))
+    monkeypatch.setattr(widgets, "get_ipython", lambda: kernel)
+    Explorer(plain, {"omega": omega_slider()}).show(alt="a shade of grey", still_over="omega")
+    helpers = computed()
+    assert len(helpers) == 3
+    kernel.events.trigger("post_run_cell", None)
+    assert left(helpers)
 
 
 # -- controls ---------------------------------------------------------------------------------
