@@ -1039,11 +1039,17 @@ plots.show(
 # %% [markdown] tags=["play", "L6-30", "L19-04"]
 # **Play.** A class, a number of steps, a seed. The first pictures you see are what the network expects at once, from
 # pure noise. *Predict:* one step, one class: what will sixteen sevens look like, and how many will an independent
-# judge recognise?
+# judge recognise? (`quick` computes in numbers of 16 bits where the processor can, so that the picture follows the
+# hand; lesson 11 measures how little that changes.)
+
+# %% tags=["setup"]
+from didiff.denoiser import quick
+
+mnist_quick = quick(mnist_model)
 
 
 # %% tags=["play", "L6-30"]
-def chosen(digit, steps, seed, model=mnist_model):
+def chosen(digit, steps, seed, model=mnist_quick):
     """Frames: 16 digits of a class (-1: one of each), as the walk expects them, then as it ends."""
     y = torch.arange(16) % 10 if digit < 0 else torch.full((16,), digit)
     levels = grid(SCHEDULE, steps)
@@ -1080,7 +1086,7 @@ chooser["digit"].value = -1
 
 # %% tags=["check", "L6-30"]
 sevens = torch.full((16,), 7)
-drawn = {n: draw(condition(mnist_model, sevens), (16, 1, 28, 28), n) for n in (1, 15)}
+drawn = {n: draw(condition(mnist_quick, sevens), (16, 1, 28, 28), n) for n in (1, 15)}
 varied = {n: metrics.diversity(images, sevens) for n, images in drawn.items()}
 assert varied[1] < 0.3 < 0.6 < varied[15]
 assert metrics.recognised(drawn[1], sevens) > 0.8
@@ -1119,7 +1125,7 @@ def classes_seen(images):
 
 
 asked = torch.arange(100) % 10
-images = draw(condition(mnist_model, asked), (100, 1, 28, 28))
+images = draw(condition(mnist_quick, asked), (100, 1, 28, 28))
 posterior = classes_seen(images)
 read = posterior.argmax(1)
 
@@ -1159,7 +1165,7 @@ def obeyed_when_told(model, shape, low, high):
 
 # %% tags=["DS-71"]
 cuts, few = [0.0, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0], [0.4, 0.6, 0.8, 0.9]
-tiny, large = (digits_model, (300, 1, 8, 8)), (mnist_model, (30, 1, 28, 28))
+tiny, large = (digits_model, (300, 1, 8, 8)), (mnist_quick, (30, 1, 28, 28))
 curves = {}
 for name, model, clocks in (("8×8", tiny, cuts), ("28×28", large, few)):
     curves[f"{name}, told above c"] = clocks, [obeyed_when_told(*model, c, 1.0) for c in clocks]
@@ -1210,7 +1216,7 @@ for k in (400, 600, 800):
 
 
 # %% tags=["play", "DS-71"]
-def told_until(cut, seed, model=mnist_model):
+def told_until(cut, seed, model=mnist_quick):
     """Frames: two of each digit, told what they are only while the clock is above the cut."""
     y, levels = torch.arange(20) % 10, grid(SCHEDULE, 10)
     start = initial_noise((20, 1, 28, 28), levels[0], seeded(seed))
@@ -1305,7 +1311,8 @@ drawn = {name: draw(condition(m, y), (300, 1, 8, 8)) for name, m in stages.items
 found = {name: metrics.recognised(images, 9) for name, images in drawn.items()}
 for name, value in found.items():
     print(f"{name:21}: {value:.0%} of 300 are read as nines")
-assert 2 * found["before"] < found["after"] < found["all weights freed"] - 0.2
+chance = 4 * (2 * 0.25 / 300) ** 0.5  # four standard errors of a difference of two shares
+assert found["before"] + chance < found["after"] < found["all weights freed"] - chance
 
 # %% tags=["check", "L6-31"]
 moved = (rows_of(learnt)[:10] - rows_of(knows)).abs().max()
@@ -1353,7 +1360,7 @@ plots.show(
 
 
 # %% tags=["play", "L6-31"]
-def mixed(first, second, share, model=mnist_model):
+def mixed(first, second, share, model=mnist_quick):
     """Frames: 20 digits of the row (1 - share) * e_first + share * e_second."""
     rows = rows_of(model)[1:]
     wider = with_row(model, torch.lerp(rows[first], rows[second], share))
@@ -1387,7 +1394,7 @@ mixer.show(
 # %% tags=["check", "L6-31"]
 def read_between(a, b, n=50):
     """Of n digits of the row (e_a + e_b) / 2: shares read as a, as b, and surely as either."""
-    halfway = with_row(mnist_model, rows_of(mnist_model)[[1 + a, 1 + b]].mean(0))
+    halfway = with_row(mnist_quick, rows_of(mnist_quick)[[1 + a, 1 + b]].mean(0))
     images = draw(condition(halfway, torch.full((n,), 10)), (n, 1, 28, 28), steps=10)
     p = classes_seen(images)
     return [*((p.argmax(1) == k).double().mean() for k in (a, b)), sure(p[:, [a, b]])]
