@@ -171,7 +171,7 @@ def mnist_quality(denoiser, n: int = 2000) -> dict:
     measures = SEEN | {"frechet": lambda images, y: metrics.frechet(images)}
     redrawn = images_quality(denoiser, (1,), n, measures, eta=1.0)["omega_1"]
     quality = images_quality(denoiser, (1, 1.5, 2, 4, 8), n, measures)
-    return {"omega_1_eta_1": redrawn} | quality
+    return quality | {"omega_1_eta_1": redrawn}
 
 
 def mnist_classifier(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Classifier]]:

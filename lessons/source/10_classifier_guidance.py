@@ -342,10 +342,10 @@ field = Explorer(
     width=576,
 )
 field.show(
-    alt="Two fields of arrows. Left, blue arrows point to the nearest of eight bumps, pink ones "
-    "away from the four of the wrong class. Right, their sum over the contours of the other four: "
-    "it leads to these at omega 1, and past them at larger scales",
-    still_over="omega", values=[0, 1, 2, 4],
+    alt="Two fields of arrows. Left, blue arrows lead to the blurred ring of eight bumps, pink ones "
+    "from the four of the wrong class to their neighbours. Right, their sum over the contours of "
+    "the other four: it leads to these at omega 1, and past them at larger scales",
+    still_over="omega", values=[0, 1, 4],
 )  # fmt: skip
 
 # %% tags=["play", "check"]
@@ -392,8 +392,8 @@ assert (ours - library).abs().max() < 1e-9
 # %% [markdown] tags=["L6-32"]
 # **Check.** Has a painter that never saw a label become one of class 1? A share of points counts the class, and the *energy distance*
 # of lesson 07 compares the whole law with fresh data of class 1. Twenty more fresh samples tell what distance chance makes. (The estimate is
-# unbiased, so around 0 it may fall below. Chance is a sum of squares here, and they stray far: even if a single one made all of it,
-# $(\chi^2_1 - 1)/\sqrt 2$ in units of the standard deviation, it would pass 10 of these once in 10,000 times.)
+# unbiased, so around 0 it may fall below. By chance it is a weighted sum of squared normal variables, less its mean. Such a sum strays furthest
+# if one square has all the weight: then it is $(\chi^2_1 - 1)/\sqrt 2$ standard deviations, and more than 10 once in 10,000 times.)
 
 # %% tags=["L6-32", "check"]
 fresh, found = ring.sample(4000, 1, seeded(1))[0], {}
@@ -572,7 +572,7 @@ assert along[-1].median() < 0.01
 
 # %% [markdown] tags=["L19-08", "E-21"]
 # **Put right (E-21).** The slope is the direction in which $\log p(y\mid x)$ grows fastest *here*, at the canvas that was shown, and no more. Every
-# place gains by a small step; most walks come past certainty, though not all; and whoever walks on ends among the other class. So one
+# place gains by a small step; most walks come past certainty, though not all; and most who walk on end among the other class. So one
 # asks anew at every step.
 
 # %% [markdown] tags=["L19-09", "L19-10", "DS-61", "formula"]
@@ -644,7 +644,8 @@ assert abs(relative[1000]["noise, DDIM"] - 0.5) < 0.01
 #
 # **At finite steps they do not agree.** By how much we compute without any chance: the law of a whole walk on the line, a density on the
 # grid that every step moves and smears with its bell (as in lesson 04). It starts as $N(0,1)$ and should end as class 1. We stop at
-# $u=k/T=0.01$, where class 1 is still a bell, $N(\text{signal},1)$, so that every step has a width.
+# $u=k/T=0.01$, where class 1 is still a bell, $N(\text{signal},1)$, so that every step has a width. (The rows without guidance are held against
+# the law of both classes together: they tell what the steps cost by themselves.)
 
 
 # %% tags=["L19-10", "E-22"]
@@ -697,8 +698,8 @@ assert max(narrow) < 1.5 * narrow[0]  # most of it is there without guidance
 
 # %% [markdown] tags=["L19-10", "E-22"]
 # Guided noise with β is exact, thanks to this world: for a bell of standard deviation 1, DDPM's step with β *is* the way back, whatever
-# its size. All others miss by about half when the steps double. The β̃ rows measure the narrower variance more than guidance: without any they
-# miss nearly as much. Among the β rows, a mean shifted by the slope at $x_t$ pays, and one shifted by the slope at the proposal pays several
+# its size. All others miss by about half when the steps double. The β̃ rows measure the narrower variance more than guidance: the one
+# without any lies among the others. Among the β rows, a mean shifted by the slope at $x_t$ pays, and one shifted by the slope at the proposal pays several
 # times less (E-21): for guided *noise* look at $x_t$, for a shifted *mean* at μ.
 #
 # **A trap.** Take the mean shift of one deck and the DDIM step of the other. *Predict* the mean of the samples (class 1 has 1).
@@ -862,7 +863,7 @@ assert push < 1e-10
 # **Story.** Where do critics come from? Take a finished one, says a deck, a perfected ResNet or ViT off the shelf (L19-07). Never, says
 # another: the gradients of a classifier of clean pictures are *meaningless* on noisy ones (L6-57). **Which of the two?** On the ring both
 # critics are exact. The noise-aware one reads $p(y\mid x_t)$. The *clean* one is the best there can be for clean points, and takes the noisy
-# point for one. *Predict* for $k=300$, where the bumps are blurred but not gone: does the clean critic's slope have the right direction?
+# point for one. *Predict* for $k=300$, where the eight bumps have all but run together: does the clean critic's slope have the right direction?
 # The right length?
 
 
@@ -1148,7 +1149,8 @@ assert direction > naive_direction + 0.3
 #
 # **Play.** Sixteen canvases, one digit asked of each in turn, always the same noise. The painter hears no label; all obedience comes from
 # outside. *Predict, then move:* what is on the canvases at ω = 0? At which ω are nearly all sixteen right? What does the *clean* critic
-# make of them at 4? (The third method is the other family, for lesson 11.)
+# make of them at 4? (The third method is the other family, for lesson 11. *Recognised*: the judge reads what was asked for. *Diversity*: how much
+# pictures of one class differ in where there is ink, 1 for real digits. *Saturated*: the share of pixels beyond ±1.05.)
 
 
 # %% tags=["play"]
@@ -1176,14 +1178,14 @@ play = Playground(
 explorer = play.explorer()
 explorer.show(
     alt="sixteen handwritten digits: any digits at omega 0, more and more of the wanted ones, "
-    "nearly all of them at 4, then thicker and more alike",
+    "nearly all of them from 2 on",
     still_over="omega",
-    values=[0, 1, 2, 4, 10],
+    values=[0, 1, 2, 4],
 )
 
 # %% tags=["play", "check"]
 right = {}
-for method, omega in (("critic", 0.0), ("critic", 2.0), ("critic", 4.0), ("clean critic", 4.0)):
+for method, omega in (*(("critic", w) for w in (0.0, 1.0, 2.0, 4.0)), ("clean critic", 4.0)):
     explorer["method"].value, explorer["omega"].value = method, omega
     explorer.wait()
     print(f"{method}, ω = {omega:g}: {explorer.readout}")
@@ -1193,7 +1195,7 @@ assert right["clean critic", 4.0] <= 11
 explorer["method"].value, explorer["omega"].value = "critic", 1.0
 
 # %% [markdown] tags=["play"]
-# At ω = 0 a digit is right by chance; at 4 nearly all are. The clean critic, as loud, loses many and drives pixels beyond black and white.
+# At ω = 0 a digit is right by chance; from 2 on nearly all are. The clean critic, at the same ω, loses many and drives pixels beyond black and white.
 #
 # **On the way.** Above the noisy canvas $x_t$, below it what painter and critic together expect, $\hat x_0$; here ω = 4. *Predict:* how early
 # will you recognise the digit below?
@@ -1250,8 +1252,7 @@ plots.show(
 #
 # $$\text{pixel std}=\operatorname{mean}_{y,\,\text{pixels}}\;\operatorname{std}(x\mid y) .$$
 #
-# *Predict* its curve from ω = 0 to 128. (`metrics.diversity` cuts pixels into ink or no ink before it compares; 1 is that of real digits.
-# *Saturated* is the share of pixels beyond ±1.05.)
+# *Predict* its curve from ω = 0 to 128. (`metrics.diversity` cuts pixels into ink or no ink before it compares; 1 is that of real digits.)
 
 
 # %% tags=["L6-59", "L6-61", "E-15"]
@@ -1296,8 +1297,9 @@ over_scales({"ink or no ink": "diversity"}, "diversity", axes[1])
 over_scales({"pixels": "pixel std"}, "pixel std", axes[2])
 plots.show(
     figure,
-    alt="Over the scale: nats fall from six to hundredths, the guide's below the judge's; "
-    "diversity falls; the pixel std falls as well, but rises again at 128",
+    alt="Over the scale: the nats of guide and judge, close together, fall from seven to about a "
+    "thousandth at 16 and rise a little at 128. Diversity falls to 16 and hardly any further. The "
+    "pixel std falls as well, but rises again at 128",
     caption="Who is convinced, and what variety is left, under the critic that knows noise.",
 )
 
@@ -1330,8 +1332,8 @@ assert aware[16.0]["diversity"] < aware[1.0]["diversity"]
 # section 4), and name the sampler.
 #
 # **Flattered.** For pictures that nobody guided, a guide pays about what the judge pays. For those that it guided itself, the clean critic pays
-# less: a part of its conviction is its own work. (So does the other at ω = 2; with 40 pictures, nearly all of them right, that is a hint and no
-# proof.) What tells the two apart is what the judge can read, at ω = 8 less than half of the clean critic's pictures.
+# less: a part of its conviction is its own work. (The other pays about what the judge pays, now less, now more: with 40 pictures, no sign of
+# flattery.) What tells the two apart is what the judge can read, at ω = 8 far less than half of the clean critic's pictures.
 #
 # **Why practice takes 2 to 10 (L6-60).** At ω = 1 Bayes promises that all digits are right, and many are not; the guide itself says so. The
 # promise was made to an exact painter and an exact critic of one world, in small steps. Section 7 suggests what is missing here: the part of
@@ -1380,7 +1382,8 @@ plots.show(
 # ## 10. For and against, counted
 #
 # **The claims (L6-61).** *For:* one painter, any critic, nothing to retrain. *Against:* slow (a backward pass in every step), hungry for memory,
-# easily fooled. *For* we have seen, and *fooled* of critics that take noise for a picture. The rest can be counted. In passes of the painter,
+# easily fooled. What speaks for them we have seen, and also that a critic is easily fooled if it takes noise for a picture. The rest can be
+# counted. In passes of the painter,
 # $D$, and of the critic, $C$, a step costs
 #
 # $$\text{told the label: } D\qquad\text{with a critic: } D+\kappa\,C\qquad\text{the painter read twice (lesson 11): } 2D .$$
@@ -1449,8 +1452,8 @@ print(f"a walk of 10 steps: {asked[0]} passes of the painter, {asked[1]} slopes 
 assert asked == (10, 10)
 
 # %% [markdown] tags=["L6-61", "E-17"]
-# **Put right (E-17).** Slower than a model that was told the label, yes. Slower than its rival, only if the critic is large: it wins as long as
-# $\kappa\,C<D$, that is, up to half a painter. The memory is the critic's alone, since the painter is not differentiated. What remains against it: a
+# **Put right (E-17).** Slower than a model that was told the label, yes. Slower than its rival, only if the critic is large: the critic is cheaper as
+# long as $\kappa\,C<D$, that is, while one pass of it costs less than half a pass of the painter. The memory is the critic's alone, since the painter is not differentiated. What remains against it: a
 # critic that knows noise must be trained for every painter's schedule and every kind of wish, and it can be fooled. (Operations are not time.)
 
 # %% [markdown] tags=["exercise"]
@@ -1493,8 +1496,8 @@ assert slopes[0.0] > 0.3 > slopes[0.5]
 # - **T-08**: the sign;
 # - **T-09**: the factor noise left out, or divided by;
 # - **T-10**: the slope of the batch's *mean*, 400 times too small in a batch of 400;
-# - **T-11**: the slope of $p$, or of a logit, in place of $\log p(y\mid x_t)$. A logit of the ring is $\log p(x_t\mid y)$: softmax, shares added, makes
-#   $p(y\mid x_t)$ of it, and without softmax it lacks the division by $p(x_t)$;
+# - **T-11**: the slope of $p$, or of a logit, in place of $\log p(y\mid x_t)$. On the ring take $\log p(x_t\mid y)$ for a
+#   logit: with the log-share $\log p(y)$ added, softmax makes $p(y\mid x_t)$ of it, and without softmax the division by $p(x_t)$ is missing;
 # - **T-12**: a slope taken *through the painter*. In one version the clean critic reads $\hat x_0$: a method in its own right, but another one. In the
 #   other the painter merely stands inside the graph, and its memory with it;
 # - **T-13**: the critic that takes noise for a clean picture.
@@ -1610,7 +1613,7 @@ museum.show(
     caption="Guided to class 1 of the ring, ω = 1",
     draw=lambda one, ax: plots.scatter({"guidance": on_the_ring(one.version)}, limit=3, ax=ax),
     alt="Ten scatter plots. Seven show four round bumps on the diagonals; the wrong sign shows "
-    "streaks on the axes, the mean of the batch and the slope of p all eight bumps",
+    "streaks on the axes and a few points on the diagonals, the mean of the batch and the slope of p all eight bumps",
 )
 
 # %% tags=["T-08", "T-09", "T-10", "T-11", "T-12", "T-13", "check"]

@@ -161,7 +161,8 @@ plots.show(
 #
 # The slides call this $w$ ω as well, and they use ω once more for classifier guidance (L6-68).
 # **A question.** "ω = 1 is Bayes" (the true law $p(x\mid y)$, section 4), "ω → 0 is like unconditional",
-# "typical values are 2 to 10" (and, in another deck, 3 to 15). In which rows of the table are these true?
+# "typical values are 2 to 10" (lecture 6, of classifier guidance; another deck: 3 to 15, of the first row).
+# In which rows of the table are the first two true? And can the two ranges be compared?
 
 # %% tags=["L6-68", "DS-66", "E-16"]
 header = ["formula", "written so by", "unconditional", "Bayes", "its 7.5 in our ω, if exact"]
@@ -181,7 +182,7 @@ for w in (-1.0, 0.0, 2.0, 6.5):
 
 # %% [markdown] tags=["L6-68", "DS-66", "E-16"]
 # The first two statements hold for the first two rows. In the third, Bayes is at 0 and "ignore the
-# condition" at −1. Nor are the ranges comparable: 3 to 15 in the first row are $w$ = 2 to 14 in the
+# condition" at −1. Nor can the ranges be compared: 3 to 15 in the first row are $w$ = 2 to 14 in the
 # third, and 2 to 10 in the second multiply the gradient of a separate classifier: the last column is
 # right there if both are exact (section 4), and in section 12 we see how far off it is for networks.
 
@@ -395,7 +396,8 @@ figure = plots.densities(axis[near, 0], tilt, samples=samples)
 figure.axes[0].axvline(1, color=plots.ROLE["data"]["color"], linewidth=0.8)
 plots.show(
     figure,
-    alt="At omega 4 DDIM lies furthest right, DDPM between it and the tilted law: all beyond +1",
+    alt="At omega 4 DDIM lies furthest right, DDPM between it and the tilted law: all three peaks "
+    "lie beyond +1",
     caption="ω = 4: three procedures, three laws. The thin line is the class mean, +1.",
 )
 
@@ -660,7 +662,7 @@ methods = {
 play = Playground(methods, {"network": small_net}, partial(grid, SCHEDULE), shape=(1, 8, 8))
 explorer = play.explorer()
 explorer.show(
-    alt="Sixteen digits in two rows: any digits at ω = 0, the right ones with soft edges at ω = 1, "
+    alt="Sixteen digits in two rows: any digits at ω = 0, the right ones with soft edges at 1.5, "
     "ever harder black and white beyond 3",
     still_over="omega",
     values=[0, 0.5, 1, 1.5, 2, 2.5, 3, 5, 7.5, 10],
@@ -679,7 +681,8 @@ assert "recognised 16 of 16" in readouts[3.0, 20]
 # %% [markdown] tags=["L6-67", "L19-14", "L22-16"]
 # **The price.** Two questions per step: $2S$ evaluations of the network for $S$ steps, be it in $2S$
 # calls or in $S$ calls of a doubled batch (L6-67, L19-14, L22-16). In return one trained network
-# serves every ω. We count calls by a hook, and images by `Counted`.
+# serves every ω. (At ω = 0 and 1 one question would do; our functions ask both all the same.) We count
+# calls by a hook, and images by `Counted`.
 
 
 # %% tags=["L6-67"]
@@ -752,8 +755,8 @@ axes[2].axhline(1, **{**plots.ROLE["data"], "linestyle": ":", "marker": None})
 axes[3].set_yscale("log")
 plots.show(
     figure,
-    alt="Over omega: recognised jumps to 1, saturation climbs, pixel std more than triples, "
-    "diversity falls to about .8 near omega = 2, then rises slowly, distance is smallest at 1",
+    alt="Over omega: recognised jumps to 1, saturation climbs from 0.5 on, pixel std dips a little "
+    "and climbs to three times that of real digits, diversity falls to about .8 near omega = 2, then rises slowly, distance is smallest at 1",
     caption="300 digits at each ω, 20 steps of DDIM, never clipped. Dotted: real digits.",
 )
 
@@ -800,9 +803,9 @@ plots.show(
 # is best matched at ω = 1 (DS-66); at 7.5 it is further off than at 0, where the label is ignored. What
 # a slide calls vibrant (L19-16) is *saturation*: pixels driven beyond black and white.
 #
-# **The trap** (E-15): pixel std *climbs* beyond ω = 1, because saturated pixels lie further apart. Cut at
+# **The trap** (E-15): pixel std *climbs* beyond ω = 1.5, because saturated pixels lie further apart. Cut at
 # mid-grey first, and read with care. The fall from ω = 0 to 1 only says that the label is obeyed (at 0 a
-# "class" is a mix). From 1 to 2 diversity falls; from 3 on it rises, and rates the ruins at 25 almost
+# "class" is a mix). From 1 to 2 diversity falls; from 3 to 12 it rises, and even the ruins at 25 rate almost
 # like real digits, as it counts ink in wrong places too. Trust it where little is saturated: here below
 # 3. On the line of section 5, where nothing can saturate, the spread falls all the way.
 #
@@ -998,10 +1001,10 @@ explorer.show(
 )
 
 # %% tags=["play", "check"]
-for method in pushes:
-    explorer["method"].value = method
+for method, omega in ((name, w) for name in pushes for w in (1.0, 2.0, 4.0)):
+    explorer["method"].value, explorer["omega"].value = method, omega
     explorer.wait()
-    print(f"ω = 2, {method}: {explorer.readout}")
+    print(f"ω = {omega:g}, {method}: {explorer.readout}")
 assert explorer.readout.endswith("20 denoiser + 20 classifier")
 
 # %% [markdown] tags=["play"]
@@ -1028,8 +1031,8 @@ assert told["classifier"][0] > told["classifier"][-1] + 0.05
 
 # %% [markdown]
 # The label tells at once: what is expected of pure noise is already the digit asked for, in its average
-# shape. The classifier's first push does nearly as much; but at ω = 1 some of its digits become others
-# on the way.
+# shape. The classifier's first push does nearly as much. On the way both lose some that are not read as
+# asked in the end, the classifier many more.
 #
 # **Do they push alike?** Along the walk with the label we ask both which way they would push: how long
 # is what each adds to $\epsilon_u$ at ω = 1, and what is the cosine between the two? ($|\epsilon|$ is
@@ -1057,7 +1060,7 @@ assert first_pushes[1] > 0.5 * first_pushes[0]
 assert last_pushes[1] < 0.3 * last_pushes[0]
 
 # %% [markdown]
-# Where noise rules the two agree. Later the classifier, once it is convinced, falls silent:
+# Where noise rules the two nearly agree. Later the classifier, once it is convinced, falls silent:
 # $\nabla\log p\approx0$ where $p\approx1$. Exact readings would fall silent with an exact classifier
 # (section 4), so at least one of our networks errs here; the table does not tell which. What the
 # difference of two readings keeps is small beside $|\epsilon|$, but it has little to do with the gradient of
@@ -1070,7 +1073,7 @@ assert last_pushes[1] < 0.3 * last_pushes[0]
 #
 # - *recognised*: by the judge. *Fooled*: of the images that the classifier $C$ accepts, the share that
 #   the judge rejects. $C$ steered the second method and is a mere bystander of the first.
-# - *diversity*, *saturated*: as before.
+# - *diversity*, *saturated*: as before, now beside all real images of MNIST.
 # - *Fréchet*: distance of two Gaussians fitted to what the judge's last layer sees, the images' and that
 #   of all real training images (Heusel et al. 2017 do the same with another network, and call it FID).
 #   Of samples it is biased upwards, so it needs a floor: *real* images, as many.
@@ -1158,7 +1161,7 @@ rows.append(
     ["real, a hundred", "", "", "", "1", "0", f"{few['frechet']:.2f} ± {few['std']:.2f}", ""]
 )
 header = ["method", "ω", *list(unasked)[:-1], "operations, 10⁹"]
-caption = "100 images of MNIST, 10 steps, one noise (at ω = 1 the label alone would take half)"
+caption = "100 images of MNIST, 10 steps, one noise (at ω = 0 and 1 one question would do: half)"
 plots.table(rows, header=header, caption=caption)
 
 # %% tags=["L6-70", "L6-72", "L19-17", "check"]
@@ -1203,7 +1206,8 @@ axes[3].minorticks_off()
 plots.show(
     figure,
     alt="Over omega: at each ω classifier-free guidance is recognised more, and less diverse, than "
-    "the classifier's; at 8 it saturates far more; both come near the Fréchet distance of data",
+    "the classifier's; at 8 it saturates far more. By Fréchet it starts near real images and leads "
+    "away from them, the classifier starts far from them and comes near",
     caption="A hundred images each. The band: a hundred real images, give or take a standard "
     "deviation.",
 )
@@ -1222,20 +1226,20 @@ plots.show(
 # %% [markdown] tags=["E-16", "DS-66"]
 # **What it says.** (1) *The same ω is not the same push*, although the formulas agree for exact models.
 # Compare methods at equal recognition, or equal diversity, not at equal ω. (2) At equal ω they *fail*
-# differently: at ω = 1 the judge rejects more of what the classifier accepts; at 8 the difference of two
-# readings saturates. At equal push a hundred images hardly tell them apart: see the lines printed under
-# the table. (3) Which is cheaper depends on the size of $C$; here it is the classifier (E-17). (4) The
-# cleaner half alone keeps the diversity that ω = 4 everywhere takes away; what that costs in recognition
-# stands in its row.
+# differently: at ω = 1 the classifier's push is too weak, and fewer digits are what was asked; at 8 the
+# difference of two readings saturates. At equal recognition a hundred images hardly tell their diversity
+# apart: see the lines printed under the table. (3) Which is cheaper depends on the size of $C$; here it is
+# the classifier (E-17). (4) The cleaner half alone keeps the diversity that ω = 4 everywhere takes away, and
+# asks twice in half of the steps only; whether it costs recognition stands in its row.
 #
-# **A hundred images see little**: several rows lie within the band of real ones. Two thousand, here in
+# **A hundred images see little**: several rows lie within the band of real ones, or below it. Two thousand, here in
 # twice the steps, see more. They take minutes, so they were measured when the weights were made
 # (`python -m didiff train mnist` prints them at its end) and are read from the model's card. Predict:
 # which ω is nearest to the real images, and how near?
 
 # %% tags=["DS-66", "check"]
-quality = sorted(weights.read_card("mnist")["quality"].items())
-curve = {at.removeprefix("omega_").replace("_eta_", ", η = "): found for at, found in quality}
+quality = weights.read_card("mnist")["quality"]
+curve = {at.removeprefix("omega_").replace("_eta_", ", η = "): quality[at] for at in quality}
 rows = [[at, *(f"{value:.3f}" for value in found.values())] for at, found in curve.items()]
 real_ones = f"{many['frechet']:.3f} ± {many['std']:.3f}"
 rows.append(["real", f"{floor['test']['accuracy']:.3f}", "1", real_ones])
@@ -1244,16 +1248,18 @@ plots.table(rows, header=header, caption="2,000 images, classifier-free, 20 step
 far = {at: found["frechet"] for at, found in curve.items()}
 limit = many["frechet"] + 4 * many["std"]
 for at in (at for at in far if far[at] < limit):
-    print(f"ω = {at}: Fréchet as of real images, recognised {curve[at]['recognised']:.3f}")
+    print(f"ω = {at}: Fréchet {far[at]:.3f}, no more than {limit:.3f}")
 assert far["1"] < limit < far["4"] < far["8"]
 assert far["2"] < far["4"]
 
 # %% [markdown] tags=["DS-66", "L19-17"]
-# The last row is the *floor*: real images against real images, two thousand at a time. By Fréchet the
-# scales printed last cannot be told from it (within four standard deviations); the judge may tell them
-# all the same, so look at its share as well: one number never suffices. A strong push leads away from the
-# data, while the share recognised, long since full, has nothing more to say. (With η = 1 every step
-# redraws its noise (lesson 07). That mends some of what the network gets wrong on the way, without a push.)
+# The last row is the *floor*: two thousand images of the test set, like all others held against the training
+# set. The scales printed last are no further from it than that, give or take four standard deviations. To be
+# nearer is no feat: the network has learnt from those very images, and the test set was written by other hands.
+# The judge may tell such samples from real digits all the same, so look at its share as well: one number never
+# suffices. A strong push leads away from the data, while the share recognised, long since full, has nothing more
+# to say. (With η = 1 every step redraws its noise (lesson 07). That mends some of what the network gets wrong on
+# the way, without a push.)
 
 # %% [markdown] tags=["L6-70", "L19-17", "E-17"]
 # ## 13. The lectures' tables, line by line
@@ -1468,13 +1474,14 @@ museum.show(
         sample(one.version.model, eight_zeros, 3.0, one.version.null), columns=4, ax=ax
     ),
     alt="Four sheets of sixteen digits. Three look alike: eight zeros, then 1 to 8. Where ∅ is "
-    "class 0 the first eight are all sorts of digits.",
+    "class 0 the first eight are grey and blurred, some like zeros, some not.",
 )
 
 # %% [markdown] tags=["T-17", "T-18", "T-19"]
 # Only ∅ merged with class 0 is seen, and only by somebody who asks for zeros: half of what was labelled
 # zero was arbitrary, and guidance has nothing to push away from there, $\epsilon_c=\epsilon_u$. The other
-# two **look fine**, no worse than the right one after its 300 steps; a unit check of one line sees each.
+# two **look fine** to the eye, which sees no difference from the right one after its 300 steps; a unit check of
+# one line sees each. (What it means for guidance if ∅ is never taught, section 6 measured.)
 
 # %% [markdown] tags=["T-08", "T-14"]
 # **Three formulas.** The two conventions mixed up, the two terms swapped (T-14), and the sign of the
@@ -1581,9 +1588,9 @@ museum.show(
 # - With exact scores it *is* classifier guidance; with a network the difference is not exactly a
 #   gradient, and the same ω is not the same push.
 # - Apart from ω = 0 and 1 in general no diffused law belongs to it: samplers disagree; name yours.
-# - Training needs one line, one coin per sample. Sampling costs two passes, except at 0 and 1 and
-#   outside an interval.
-# - More ω buys recognition and pays with distance from the data, saturation, and diversity (seen on the
+# - Training needs one line, one coin per sample. Sampling costs two passes, where one would do at 0 and 1
+#   and outside an interval.
+# - More ω, beyond 1, buys recognition and pays with distance from the data, saturation, and diversity (seen on the
 #   line and on MNIST; on the small digits saturation hides it). A push in the cleaner half alone costs
 #   less than the same push everywhere; a small ω may do as well.
 # - A separate classifier is cheaper if it is small, and asks nothing of the model. Compare the two at
