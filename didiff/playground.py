@@ -112,7 +112,7 @@ class Playground:
 
     def trajectory(self) -> Explorer:
         """Eight images on their way: xt above, the predicted x0 below, at a stop of the path."""
-        stop = slider(f"stop on a path of {self.steps} steps", 0, self.steps, value=0)
+        stop = slider(f"steps walked, of {self.steps}:", 0, self.steps, value=0)
         paths = functools.lru_cache(maxsize=1)(self._path)  # moving `stop` only looks it up
 
         def frames(stop, **setting):
