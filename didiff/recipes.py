@@ -54,17 +54,14 @@ AT_ONCE = 500  # images in a batch of a long measurement: thousands would not fi
 
 
 def sample(
-    denoiser, y: Tensor, omega: float, steps: int = 20, seed: int = 0, shape: tuple | None = None,
-    eta: float = 0.0,
-) -> Tensor:  # fmt: skip
+    denoiser, y: Tensor, omega: float, steps: int = 20, seed: int = 0, eta: float = 0.0
+) -> Tensor:
     """Guided images of the classes y (B,), (B, *shape), by DDIM from pure noise of that seed.
 
-    shape: of one image; None asks the denoiser's network. eta: share of the noise redrawn, in 0..1.
+    The shape is that of the denoiser's network. eta: share of the noise redrawn, in 0..1.
     """
     levels, generator = grid(SCHEDULE, steps), torch.Generator().manual_seed(seed)
-    noise = initial_noise(
-        (len(y), *(shape or denoiser.net.shape)), levels[0], generator, torch.float32
-    )
+    noise = initial_noise((len(y), *denoiser.net.shape), levels[0], generator, torch.float32)
     walks = (
         ddim(guidance.classifier_free(denoiser, labels, omega), part, levels, eta, generator)
         for part, labels in zip(noise.split(AT_ONCE), y.split(AT_ONCE), strict=True)

@@ -80,19 +80,10 @@ class Progress(NamedTuple, Generic[Model]):
 
 
 def fit(
-    denoiser: Model,
-    losses: Callable[..., Tensor],
-    batches: Iterator[tuple],
-    steps: int,
-    lr: float = 1e-3,
-    ema: float = 0.0,
-    clip: float = math.inf,
-    warmup: int = 0,
-    cooldown: int = 0,
-    checkpoint: str | Path | None = None,
-    every: int = 1000,
-    optimiser: Callable = torch.optim.Adam,
-) -> Iterator[Progress[Model]]:
+    denoiser: Model, losses: Callable[..., Tensor], batches: Iterator[tuple], steps: int,
+    lr: float = 1e-3, ema: float = 0.0, clip: float = math.inf, warmup: int = 0, cooldown: int = 0,
+    checkpoint: str | Path | None = None, every: int = 1000, optimiser: Callable = torch.optim.Adam,
+) -> Iterator[Progress[Model]]:  # fmt: skip
     """Minimise the mean of losses(denoiser, *batch) -> (B,), usually with Adam; yield every step.
 
     ema: decay in [0, 1) of the averaged model, a denoiser like the other; with 0 it is a copy.
@@ -107,7 +98,8 @@ def fit(
     Source: Ho et al. 2020, alg. 1; T-27.
     Lesson: 05_training_objective, 11_classifier_free_guidance.
     """
-    _check(steps, lr, ema, clip, warmup, cooldown, every)
+    _check_counts(steps, every, warmup, cooldown)
+    _check_numbers(lr, ema, clip)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     stepper = optimiser(denoiser.parameters())
     parts = {"model": denoiser, "ema": average, "optimiser": stepper}
@@ -255,14 +247,15 @@ def _check_same(held: dict, wanted: dict) -> None:
             )
 
 
-def _check(
-    steps: int, lr: float, ema: float, clip: float, warmup: int, cooldown: int, every: int
-) -> None:
+def _check_counts(steps: int, every: int, warmup: int, cooldown: int) -> None:
     if steps < 1 or every < 1 or warmup < 0 or cooldown < 0:
         raise ValueError(
             f"steps = {steps}, every = {every}, warmup = {warmup}, cooldown = {cooldown}: "
             "they are at least 1, 1, 0 and 0"
         )
+
+
+def _check_numbers(lr: float, ema: float, clip: float) -> None:
     if not 0 < lr < math.inf:
         raise ValueError(f"lr = {lr}: a learning rate is positive, 0.001 is usual")
     if not 0 <= ema < 1:

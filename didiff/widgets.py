@@ -9,12 +9,10 @@ count on a `torch.no_grad()` around the cell, and it takes its noise as data, no
 generator that other threads draw from.
 """
 
-import ctypes
 import hashlib
 import html
 import json
 import math
-import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -28,6 +26,7 @@ import traitlets
 from IPython import get_ipython
 from IPython.display import display
 
+from didiff.openmp import dismiss_helpers
 from didiff.pictures import base64_of, palette, require_alt, strip
 
 IDLE_SECONDS = 10.0  # a worker out of work lives on so long: a warm one keeps torch's thread pool
@@ -238,7 +237,7 @@ class Explorer:
         """
         require_alt(alt)
         if kernel := get_ipython():  # a move may come in a thread that is not the cells'
-            kernel.events.register("post_run_cell", _dismiss_helpers)
+            kernel.events.register("post_run_cell", dismiss_helpers)
         if still_over not in self.controls:
             raise ValueError(f"no control {still_over!r} among {list(self.controls)}")
         self._picture.tooltip = alt
@@ -272,7 +271,7 @@ class Explorer:
 
         Called from any thread: kernels may run a widget's messages beside the main one.
         """
-        _dismiss_helpers()
+        dismiss_helpers()
         with self._changed:
             self._wanted = self.values
             if self._worker is None and self._wanted != self._settled:
@@ -318,18 +317,6 @@ class Explorer:
     def _say(self, text: str, attributes: str) -> None:
         self.readout = text
         self._line.value = f"<div {attributes}>{html.escape(text)}</div>"
-
-
-def _dismiss_helpers(_result=None) -> None:
-    """Let the calling thread's OpenMP helpers go; when it computes again, new ones come.
-
-    torch gives every thread that computes helpers of its own. If there are more of them than cores,
-    they fall asleep after every operation, and the worker's wait to be woken thousands of times.
-    """
-    if os.name == "posix":  # elsewhere a process cannot look its own functions up
-        pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
-        if pause is not None:
-            pause(1)  # omp_pause_soft: nothing is lost
 
 
 # -- without a kernel -------------------------------------------------------------------------

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "didiff"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 FLOORS = [
-    {"process", "files"},
+    {"process", "files", "openmp"},
     {"schedules", "mixtures", "sde", "networks"},
     {"denoiser", "classifier", "guidance", "samplers"},
     {"training", "data", "download", "metrics", "weights", "pictures"},

@@ -296,8 +296,8 @@ figure = plots.lines(curves, xlabel="training step", ylabel="loss")
 figure.axes[0].hlines([0.75, 0.5], 0, 150, color="black", linestyle="--", linewidth=0.8)
 plots.show(
     figure,
-    alt="Four loss curves. One channel settles a little below the dashed line 0.75, two come down to "
-    "the line 0.5; sixteen fall to almost 0 in 50 steps, one channel with bridges in 20.",
+    alt="Four loss curves. One channel settles a little below the dashed line 0.75, two come down "
+    "to the line 0.5; sixteen fall to almost 0 in 50 steps, one channel with bridges in 20.",
     caption="Dashed: below this no linear network without bridges can go, c = 1 and c = 2.",
 )
 
@@ -1060,8 +1060,9 @@ plots.lines(curves, xlabel="step k", ylabel="square error of ε", log=True, ax=a
 plots.show(
     figure,
     alt="Left: with bridges the loss starts highest, all meet after 50 steps, then part: bridges "
-    "0.37, none 0.45, without but wide to 0.39. Right: error of the guessed noise over the step, both axes "
-    "logarithmic. At small steps it is smallest with bridges; from step 600 on all are the same.",
+    "0.37, none 0.45, without but wide to 0.39. Right: error of the guessed noise over the step, "
+    "both axes logarithmic. At small steps it is smallest with bridges; from step 600 on all are "
+    "the same.",
     caption="A narrow network without bridges hardly sees the last noise, a wide one more.",
 )
 
@@ -1073,7 +1074,7 @@ for name, (model, values, _) in trained.items():
     size = sum(p.numel() for p in model.parameters())
     rows.append([name, size, *(f"{v:.2f}" for v in (values[-50:].mean(), *scores))])
 header = ["", "parameters", "loss", "recognised", "energy distance to real"]
-plots.table(rows, header=header, caption="300 digits each. Energy distance (lesson 07): 0 for one law")
+plots.table(rows, header=header, caption="300 digits each. Distance (lesson 07): 0 for one law")
 good, bad, middling = [list(map(float, row[2:])) for row in rows]
 assert good[0] < middling[0] < bad[0]
 assert good[1] > 0.8
@@ -1158,8 +1159,8 @@ def growing(runs):
 steps = {"step": widgets.slider("training step", 50, 400, value=150, step=50)}
 play_training = widgets.Explorer(growing(trained), steps, width=620)
 play_training.show(
-    alt="ten digits of each network: strokes in noise at training step 50, digits at step 150, on a "
-    "clean ground with bridges alone; later the wide network has one too, and the narrow one "
+    alt="ten digits of each network: strokes in noise at training step 50, digits at step 150, on "
+    "a clean ground with bridges alone; later the wide network has one too, and the narrow one "
     "without bridges stays covered with grain to the end",
     still_over="step",
 )

@@ -1133,7 +1133,7 @@ read = posterior.argmax(1)
 # %% tags=["DS-64"]
 plots.show(
     plots.images(images[:50], 10, scale=2),
-    alt="Five rows of ten handwritten digits, asked for 0 to 9 in each row, every one in another hand",
+    alt="Five rows of ten handwritten digits, asked for 0 to 9 in each row, in many hands",
     caption="One model. The columns are asked for 0 to 9.",
 )
 
@@ -1435,8 +1435,8 @@ worst = posterior.gather(1, asked[:, None])[:, 0].argsort()[:12]
 pairs = ", ".join(f"{asked[i]}→{read[i]}" for i in worst.tolist())
 plots.show(
     plots.images(images[worst], 6, scale=3),
-    alt="Twelve doubtful digits of section 9: blots, broken strokes, shapes between two digits; some "
-    "are legible after all.",
+    alt="Twelve doubtful digits of section 9: blots, broken strokes, shapes between two digits; "
+    "some are legible after all.",
     caption=f"Asked for → read as: {pairs}. Misread in all: {(read != asked).sum()} of 100.",
 )
 

@@ -24,6 +24,7 @@ import torch
 from torch.distributions import Normal
 
 from didiff import guidance, metrics, mixtures, museum, plots
+from didiff.denoiser import quick
 from didiff.museum import Check
 from didiff.process import add_noise, from_eps
 from didiff.samplers import ddim, ddpm, initial_noise, last
@@ -342,9 +343,9 @@ field = Explorer(
     width=576,
 )
 field.show(
-    alt="Two fields of arrows. Left, blue arrows lead to the blurred ring of eight bumps, pink ones "
-    "from the four of the wrong class to their neighbours. Right, their sum over the contours of "
-    "the other four: it leads to these at omega 1, and past them at larger scales",
+    alt="Two fields of arrows. Left, blue arrows lead to the blurred ring of eight bumps, pink "
+    "ones from the four of the wrong class to their neighbours. Right, their sum over the contours "
+    "of the other four: it leads to these at omega 1, and past them at larger scales",
     still_over="omega", values=[0, 1, 4],
 )  # fmt: skip
 
@@ -1059,7 +1060,6 @@ assert min(curves["aware"][0][0], curves["clean"][0][0]) > 0.94
 
 # %% tags=["setup"]
 from didiff import weights
-from didiff.denoiser import quick
 from didiff.playground import Counted, Playground
 
 torch.set_num_threads(cores)
@@ -1612,8 +1612,8 @@ museum.show(
     exhibits,
     caption="Guided to class 1 of the ring, ω = 1",
     draw=lambda one, ax: plots.scatter({"guidance": on_the_ring(one.version)}, limit=3, ax=ax),
-    alt="Ten scatter plots. Seven show four round bumps on the diagonals; the wrong sign shows "
-    "streaks on the axes and a few points on the diagonals, the mean of the batch and the slope of p all eight bumps",
+    alt="Ten scatter plots. Seven show four round bumps on the diagonals; the wrong sign mostly "
+    "streaks on the axes, the mean of the batch and the slope of p all eight bumps",
 )
 
 # %% tags=["T-08", "T-09", "T-10", "T-11", "T-12", "T-13", "check"]

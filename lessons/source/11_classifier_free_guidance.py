@@ -756,7 +756,8 @@ axes[3].set_yscale("log")
 plots.show(
     figure,
     alt="Over omega: recognised jumps to 1, saturation climbs from 0.5 on, pixel std dips a little "
-    "and climbs to three times that of real digits, diversity falls to about .8 near omega = 2, then rises slowly, distance is smallest at 1",
+    "and climbs to three times that of real digits, diversity falls to about .8 near omega = 2, "
+    "then rises slowly, distance is smallest at 1",
     caption="300 digits at each ω, 20 steps of DDIM, never clipped. Dotted: real digits.",
 )
 
