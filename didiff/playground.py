@@ -171,7 +171,9 @@ class Playground:
         x, t, x0, _ = path.states[k]
         where = f"step {k} of {self.steps}: clock {t.clock:.2f}"
         mixed = f"xt = {t.signal:.2f} x0 + {t.noise:.2f} eps"
-        return Frame(self._draw(torch.cat([x, x0])), f"{where} · {mixed} · x0 {worth(x0, path.y)}")
+        ink = (x0 > 0).double().mean()  # differs even where all are recognised
+        words = f"{where} · {mixed} · x0 {worth(x0, path.y)} · ink {ink:.1%}"
+        return Frame(self._draw(torch.cat([x, x0])), words)
 
     def _draw(self, images: Tensor) -> bytes:
         # what overflowed is shown as grey, and told by `worth`

@@ -12,6 +12,9 @@
 # has learnt its training set *too* well.
 #
 # **Time on two CPU cores**: about 20 seconds to run, an hour and a half to read and play.
+#
+# **The codes.** The course follows a series of lectures and tests what they say. (L6-41) names a slide, DS-25
+# one of another deck, E-09 a slip on a slide, T-10 a classic mistake of students.
 
 # %% tags=["setup"]
 import math

@@ -10,6 +10,9 @@
 # a grid and a number of steps by measurement, and catch six famous bugs.
 #
 # **Time** an hour and a half to read; about 25 seconds of computing on two CPU cores.
+#
+# **The codes.** The course follows a series of lectures and tests what they say. (L22-31) names a slide, DS-53
+# one of another deck, E-28 a slip on a slide, T-05 a classic mistake of students.
 
 # %% tags=["setup"]
 import math
