@@ -32,7 +32,7 @@ check: $(READY)
 	$(PY) -m mypy
 
 fast: $(READY)
-	$(PY) -m pytest tests -m "not slow and not browser" $(ARGS)
+	$(PY) -m pytest tests -m "not slow and not browser" -n auto $(ARGS)
 
 lessons: $(READY)
 	$(PY) -m lessons.build $(ONLY)
