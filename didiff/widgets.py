@@ -236,10 +236,10 @@ class Explorer:
         all). Raises ValueError if alt is blank or no control has that name.
         """
         require_alt(alt)
-        if kernel := get_ipython():  # a move may come in a thread that is not the cells'
-            kernel.events.register("post_run_cell", dismiss_helpers)
         if still_over not in self.controls:
             raise ValueError(f"no control {still_over!r} among {list(self.controls)}")
+        if kernel := get_ipython():  # a move may come in a thread that is not the cells'
+            kernel.events.register("post_run_cell", dismiss_helpers)
         self._picture.tooltip = alt
         self.wait()
         stills, start = self._stills(still_over, values)
