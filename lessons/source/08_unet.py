@@ -1074,7 +1074,8 @@ for name, (model, values, _) in trained.items():
     size = sum(p.numel() for p in model.parameters())
     rows.append([name, size, *(f"{v:.2f}" for v in (values[-50:].mean(), *scores))])
 header = ["", "parameters", "loss", "recognised", "energy distance to real"]
-plots.table(rows, header=header, caption="300 digits each. Distance (lesson 07): 0 for one law")
+caption = "300 digits each; recognised: read as their class; distance (lesson 07): 0 for one law"
+plots.table(rows, header=header, caption=caption)
 good, bad, middling = [list(map(float, row[2:])) for row in rows]
 assert good[0] < middling[0] < bad[0]
 assert good[1] > 0.8

@@ -25,6 +25,7 @@ from didiff.schedules import DDPMSchedule, grid, trigonometric
 from didiff.widgets import Explorer, Frame, slider
 
 torch.manual_seed(0)
+cores = torch.get_num_threads()
 torch.set_num_threads(1)  # for networks this small a second thread costs more than it brings
 plots.style()
 
@@ -957,10 +958,7 @@ assert of_exact < 1e-6
 # for the sake of the sliders; the check below says what that costs.)
 
 # %% tags=["setup"]
-import os
-
-torch.set_num_threads(os.cpu_count() or 1)  # these networks are large enough to share the work
-
+torch.set_num_threads(cores)  # these networks are large enough to share the work
 D, C = Counted(quick(weights.load("mnist"))), Counted(weights.load("mnist_classifier"))
 
 
@@ -986,7 +984,7 @@ ten = torch.arange(10)
 ours, theirs = (last(play.walk(name, ten, 2.0, 10, "DDIM", seed=0)) for play, name in walks)
 moved = (ours - theirs).abs().mean()
 print(f"16 bits move a pixel by {moved:.4f} on average; from black to white it is 2")
-assert moved < 0.02
+assert moved < 2 / 2**8  # one of the 256 steps that 8 bits of precision tell apart
 
 # %% [markdown] tags=["play"]
 # **Play.** Predict first: at which ω do all sixteen digits read as they should, by the one method and
@@ -1007,6 +1005,7 @@ for method, omega in ((name, w) for name in pushes for w in (1.0, 2.0, 4.0)):
     explorer.wait()
     print(f"ω = {omega:g}, {method}: {explorer.readout}")
 assert explorer.readout.endswith("20 denoiser + 20 classifier")
+explorer["method"].value, explorer["omega"].value = "classifier-free", 2.0  # back to where it stood
 
 # %% [markdown] tags=["play"]
 # **Watch it happen.** Eight digits on their way, $x_t$ above and the expected $x_0$ below. When is it
