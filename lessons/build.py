@@ -1,6 +1,6 @@
 """Lessons are written in lessons/source/NN_slug.py and read in lessons/NN_slug.ipynb.
 
-    python -m lessons.build           every lesson: build, run, store
+    python -m lessons.build           every lesson: build, run, store; one for each core at a time
     python -m lessons.build 07 11     these two
 
 It stands in lessons/, between what it reads and what it writes, and is no part of the library:
@@ -11,6 +11,7 @@ the code above it. A rebuilt notebook equals the stored one cell for cell (`sour
 depend on the cells' content alone, and nothing of the machine, the time or a live widget is kept.
 """
 
+import asyncio
 import hashlib
 import os
 import sys
@@ -18,6 +19,8 @@ import time
 import tomllib
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jupytext
@@ -102,8 +105,11 @@ def name_cells(cells: list[NotebookNode]) -> None:
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
 
 
-def run(notebook: NotebookNode) -> NotebookNode:
-    """Runs all cells in a fresh kernel in lessons/; raises at the first error."""
+def run(notebook: NotebookNode, **environment: str) -> NotebookNode:
+    """Runs all cells in a fresh kernel in lessons/; raises at the first error.
+
+    environment: variables that the kernel is given beside those of this process.
+    """
     resources = {"metadata": {"path": str(LESSONS)}}
     client = nbclient.NotebookClient(
         notebook,
@@ -115,8 +121,10 @@ def run(notebook: NotebookNode) -> NotebookNode:
         store_widget_state=False,
         extra_arguments=["--log-level=ERROR"],
     )
-    os.environ.pop("MPLBACKEND", None)  # the kernel then draws into the notebook
-    return client.execute()
+    ours = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    # in a loop that is closed again, so that it can be done in any thread; without MPLBACKEND
+    # the kernel draws into the notebook
+    return asyncio.run(client.async_execute(env=ours | environment))
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
@@ -139,11 +147,28 @@ def store(notebook: NotebookNode, path: Path) -> None:
     beside.replace(path)
 
 
-def main(numbers: list[str]) -> None:
-    for source in sources(*numbers):
+def run_all(notebooks: list[NotebookNode]) -> Iterator[tuple[NotebookNode, float]]:
+    """Each notebook, run, and its seconds; in order, as many at a time as the machine has cores.
+
+    Most of a lesson keeps one core busy, as its networks are too small to be shared by two. So
+    each of several lessons is given one; two that want all of them would wait for one another.
+    """
+    threads = {"OMP_NUM_THREADS": "1"} if len(notebooks) > 1 else {}
+
+    def timed(notebook: NotebookNode) -> tuple[NotebookNode, float]:
         start = time.perf_counter()
-        store(strip(run(build(source))), notebook_of(source))
-        print(f"{source.stem:32} {time.perf_counter() - start:5.1f} s", flush=True)
+        return run(notebook, **threads), time.perf_counter() - start
+
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        yield from cores.map(timed, notebooks)
+
+
+def main(numbers: list[str]) -> None:
+    chosen = sources(*numbers)
+    built = [build(source) for source in chosen]
+    for source, (notebook, seconds) in zip(chosen, run_all(built), strict=True):
+        store(strip(notebook), notebook_of(source))
+        print(f"{source.stem:32} {seconds:5.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import nbformat
 import pytest
+from nbclient.exceptions import CellExecutionError
 
 from lessons import build, index
 
@@ -89,6 +90,40 @@ def test_an_inserted_cell_changes_no_other_cells_id():
 
     assert ids("new", "x = 1", "y = 2")[1:] == ids("x = 1", "y = 2")
     assert len(set(ids("x = 1", "x = 1", "x = 1"))) == 3
+
+
+def asking(*codes):
+    """Notebooks of one cell each."""
+    return [
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=build.METADATA)
+        for code in codes
+    ]
+
+
+GIVEN = (
+    "import os; print({}, os.environ.get('OMP_NUM_THREADS'), os.environ.get('MPLBACKEND') == 'agg')"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # jupyter_client's, about its own transport
+def test_lessons_run_side_by_side_get_a_core_each_and_come_back_in_order(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MPLBACKEND", "agg")  # would keep pictures out of the notebook
+
+    def printed(*numbers):
+        ran = build.run_all(asking(*(GIVEN.format(n) for n in numbers)))
+        return [notebook.cells[0].outputs[0].text.strip() for notebook, _ in ran]
+
+    assert printed(1, 2, 3) == ["1 1 False", "2 1 False", "3 1 False"]
+    assert printed(1) == ["1 None False"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_first_lesson_that_fails_ends_the_run():
+    with pytest.raises(CellExecutionError, match="1 / 0"):
+        list(build.run_all(asking("1 / 0", "x = 1")))
 
 
 # ------------------------------------------------------------------------ readable
