@@ -23,7 +23,7 @@ lab: $(READY)
 	$(PY) -m jupyterlab $(ROOT) lessons $(ARGS)
 
 test: check
-	$(PY) -m pytest tests $(wildcard lessons/*.ipynb) \
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(wildcard lessons/*.ipynb) -n auto \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 $(ARGS)
 
 check: $(READY)
