@@ -159,7 +159,7 @@ def mnist(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Deno
 def mnist_quality(denoiser, n: int = 2000) -> dict:
     """Share recognised, diversity and Frechet distance of n images in 20 steps, at each omega.
 
-    At omega = 1 with fresh noise at every step as well: it makes up for errors of the network.
+    At omega = 1 with fresh noise at every step as well: in few steps that works like a small push.
     2,000 take some minutes on two cores; the judge's card says how far as many real ones seem.
     Lesson: 11_classifier_free_guidance.
     """

@@ -66,6 +66,11 @@ def test_every_cell_was_run_once_in_order_and_complained_of_nothing(lesson):
 
 
 @LESSONS
+def test_no_cell_shows_the_bare_value_of_its_last_line(lesson):
+    assert not [out.data for out in outputs(lesson) if out.output_type == "execute_result"]
+
+
+@LESSONS
 def test_nothing_is_stored_that_dies_with_the_kernel(lesson):
     assert "widgets" not in stored(lesson).metadata
     assert not [output for output in outputs(lesson) if build.LIVE_WIDGET in output.get("data", {})]

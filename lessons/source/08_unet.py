@@ -1049,12 +1049,12 @@ assert all(y < z for y, z in zip(c[2:4], b[2:4], strict=True))
 assert all(abs(y / x - 1) < 0.15 for x, y in zip(a[6:], b[6:], strict=True))
 
 # %% tags=["L6-16"]
-figure, axes = plots.panels(2, size=(3.6, 3.0))
+_, axes = plots.panels(2, size=(3.6, 3.0))
 middle = range(10, 400, 20)
 curves = {name: (middle, v.reshape(-1, 20).mean(1)) for name, (_, v, _) in trained.items()}
 plots.lines(curves, xlabel="training step", ylabel="loss", ax=axes[0])
 curves = {name: (some, errors) for name, errors in missed.items()}
-plots.lines(curves, xlabel="step k", ylabel="square error of ε", log=True, ax=axes[1])
+figure = plots.lines(curves, xlabel="step k", ylabel="square error of ε", log=True, ax=axes[1])
 
 # %% tags=["L6-16"]
 plots.show(

@@ -582,8 +582,9 @@ assert along[-1].median() < 0.01
 # does not look at labels: $p(x_s\mid x_t,y)\propto p(x_s\mid x_t)\,p(y\mid x_s)$. Expand the critic to first order around the proposal μ, and
 # complete the square:
 #
-# $$-\frac{|x_s-\mu|^2}{2\sigma_t^2}+\omega\,g\cdot(x_s-\mu)=-\frac{|x_s-\hat\mu|^2}{2\sigma_t^2}+\text{const},\qquad
-# \hat\mu=\mu+\omega\,\sigma_t^2\,g,\qquad g=\nabla\log p(y\mid x_s)\big|_{x_s=\mu} .$$
+# $$-\frac{|x_s-\mu|^2}{2\sigma_t^2}+\omega\,g\cdot(x_s-\mu)=-\frac{|x_s-\hat\mu|^2}{2\sigma_t^2}+\text{const},$$
+#
+# $$\hat\mu=\mu+\omega\,\sigma_t^2\,g,\qquad g=\nabla\log p(y\mid x_s)\big|_{x_s=\mu} .$$
 #
 # So here the picture is right: the critic looks at the proposal. Slides and the paper's algorithm write the slope at $x_t$. Lecture 6
 # changes the noise and leaves the step alone. **Are the two the same?** With one $g$, at $x_t$, put
