@@ -1575,6 +1575,7 @@ clamps = museum.inspect(
 museum.show(
     clamps, caption="N(1, 0.5²). Pair: how far signal · x0 + noise · ε is from x_t, at most"
 )
+torch.set_num_threads(cores)  # for whoever goes back to the sliders of MNIST
 
 # %% [markdown] tags=["T-22"]
 # Clipping costs a fifth of the mean: $\mathbb E\min(x,1)=1-0.5/\sqrt{2\pi}\approx0.80$. The forgotten ε does
