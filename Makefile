@@ -22,8 +22,10 @@ help:
 lab: $(READY)
 	$(PY) -m jupyterlab $(ROOT) lessons $(ARGS)
 
+# in their order, as the few long tests come before the notebooks, which then fill the gaps
 test: check
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(wildcard lessons/*.ipynb) -n auto \
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(wildcard lessons/*.ipynb) \
+	    -n auto --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 $(ARGS)
 
 check: $(READY)
