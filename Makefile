@@ -12,7 +12,7 @@ help:
 	@echo "make lab                    open the lessons in JupyterLab  (ARGS=--no-browser for a server)"
 	@echo "make test                   check everything: style, types, laws, lessons, sliders in a browser"
 	@echo "make check                  style and types only"
-	@echo "make fast                   the laws only, within a minute  (ARGS='-k samplers' for a few)"
+	@echo "make fast                   the laws only, in about a minute  (ARGS='-k samplers' for a few)"
 	@echo "make lessons                rebuild and run the notebooks from lessons/source, and their index  (ONLY=11)"
 	@echo "make bench                  measure what the project promises  (ONLY=lessons_time for one)"
 	@echo "make format                 let ruff put the style right"

@@ -80,8 +80,7 @@ def diffusers_speed() -> Iterator[Row]:
     """Sixteen guided images in twenty steps, each with its own network and sampler.
 
     As shown: theirs as its documentation runs it, in float32, ours as the lessons' sliders run it,
-    which is in bfloat16 where the processor computes in that. Both are also compared in the same
-    precision.
+    which is in bfloat16 where the processor computes in that. Both quick: the faster of theirs.
     """
     net, ours, theirs = Theirs().eval(), Denoiser(build(recipes.MNIST_NETWORK)).eval(), scheduler
     y, noise = torch.arange(IMAGES) % 10, torch.randn(IMAGES, *Theirs.shape)
@@ -109,7 +108,8 @@ def diffusers_speed() -> Iterator[Row]:
     theirs_s, theirs_quick_s, ours_s, ours_quick_s = times.values()
     yield at_least("diffusers_walk_to_ours_as_shown", theirs_s / ours_quick_s, 10, "times")
     yield Row("diffusers_walk_to_ours_float32", theirs_s / ours_s, "times")
-    yield Row("diffusers_walk_to_ours_bfloat16", theirs_quick_s / ours_quick_s, "times")
+    faster = min(theirs_s, theirs_quick_s)
+    yield at_least("diffusers_walk_to_ours_both_quick", faster / ours_quick_s, 10, "times")
 
 
 @against_diffusers
