@@ -70,12 +70,17 @@ class Moments(NamedTuple):
     covariance: Tensor
 
 
-def moments(features: Tensor) -> Moments:
-    """Mean and unbiased covariance of features (N, F). Raises ValueError for fewer than 2 rows."""
+def moments(features: Tensor, y: Tensor | None = None) -> Moments:
+    """Mean and unbiased covariance of features (N, F).
+
+    y (N,): their classes, each of which then counts alike, however many it has.
+    Raises ValueError for fewer than 2 rows.
+    """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features of shape {tuple(features.shape)}: give (N, F), N >= 2")
     features = features.double()
-    return Moments(features.mean(0), features.T.cov())
+    weight = features.new_ones(len(features)) if y is None else 1 / y.bincount()[y].double()
+    return Moments(weight @ features / weight.sum(), features.T.cov(aweights=weight))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
@@ -155,6 +160,7 @@ def features(images: Tensor) -> Tensor:
 def frechet(images: Tensor) -> float:
     """Frechet distance of images (B, 1, 28, 28) to the real ones of MNIST's training half.
 
+    All classes count alike there: give as many images of each, for a wrong mix is a distance too.
     By the features of our own judge, so comparable here alone. Its floor, that of the 10,000 real
     test images, is in the judge's card. Raises ValueError for fewer than 2 images.
     """
@@ -169,7 +175,7 @@ def remembered(judge: Classifier) -> Moments:
 def remember(judge: Classifier, x: Tensor, y: Tensor) -> None:
     """Fill a judge's memory of real images x (N, 1, 28, 28), y (N,): see `networks.Judge`."""
     with torch.inference_mode():
-        seen = moments(torch.cat([judge.features(part, CLEAN) for part in x.split(500)]))
+        seen = moments(torch.cat([judge.features(part, CLEAN) for part in x.split(500)]), y)
     judge.net.feature_mean.copy_(seen.mean)
     judge.net.feature_covariance.copy_(seen.covariance)
     judge.net.spread.copy_(_spread(x, y))

@@ -167,7 +167,7 @@ def mnist_quality(denoiser, n: int = 2000) -> dict:
     denoiser = Denoiser(denoiser.net, denoiser.target, denoiser.sigma_data)
     measures = SEEN | {"frechet": lambda images, y: metrics.frechet(images)}
     redrawn = images_quality(denoiser, (1,), n, measures, eta=1.0)["omega_1"]
-    quality = images_quality(denoiser, (1, 1.5, 2, 4, 8), n, measures)
+    quality = images_quality(denoiser, (1, 1.1, 1.5, 2, 4, 8), n, measures)
     return quality | {"omega_1_eta_1": redrawn}
 
 
@@ -242,6 +242,7 @@ def classifier_quality(classifier: Classifier) -> dict:
 def judge_quality(judge: Classifier) -> dict:
     """Share of the 10,000 test images it reads right, and their Frechet distance: the floor.
 
+    All classes count alike, as in the samples that are held against it.
     hundreds, two_thousands: the distance of a hundred of them, ten of each class, or of 2,000, its
     mean and standard deviation: how far real images seem from real ones if they are few.
     """
@@ -251,8 +252,8 @@ def judge_quality(judge: Classifier) -> dict:
         read = torch.cat([judge.class_log_prob(part, clean) for part in parts]).argmax(1)
         features = torch.cat([judge.features(part, clean) for part in parts])
 
-    def frechet(some: Tensor) -> float:
-        return metrics.frechet_distance(metrics.moments(some), real)
+    def frechet(some: Tensor, classes: Tensor | None = None) -> float:
+        return metrics.frechet_distance(metrics.moments(some, classes), real)
 
     few = {"hundreds": 100, "two_thousands": 2000}
 
@@ -264,7 +265,7 @@ def judge_quality(judge: Classifier) -> dict:
     return {
         "test": {
             "accuracy": (read == y).double().mean().item(),
-            "frechet": round(frechet(features), 4),
+            "frechet": round(frechet(features, y), 4),
         },
         **{name: of_few(n) for name, n in few.items() if len(x) >= 2 * n},
     }

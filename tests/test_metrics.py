@@ -207,6 +207,17 @@ def test_moments_are_numpys():
     np.testing.assert_allclose(seen.covariance, np.cov(features.numpy().T), atol=1e-6)
 
 
+def test_classes_count_alike_in_moments_however_many_they_have():
+    y = torch.tensor([0] * 30 + [1] * 10)
+    features = torch.randn(40, 3, dtype=torch.float64)
+    features[y == 1] += 4
+    seen = metrics.moments(features, y)
+    middle = (features[y == 0].mean(0) + features[y == 1].mean(0)) / 2
+    np.testing.assert_allclose(seen.mean, middle, atol=1e-12)
+    expected = np.cov(features.numpy().T, aweights=np.where(y == 0, 1, 3))
+    np.testing.assert_allclose(seen.covariance, expected, atol=1e-12)
+
+
 # -- the judge of MNIST -----------------------------------------------------------------------
 
 
@@ -247,6 +258,18 @@ def test_a_judge_compares_with_what_it_remembers(mnist_judge):
     assert metrics.frechet(moved) == pytest.approx(0.01, rel=0.05)  # few are clamped at 1
     assert metrics.diversity(x, y) == pytest.approx(1, abs=1e-6)
     assert metrics.diversity(x[y], y) == 0  # one image a class, each shown two hundred times
+
+
+def test_a_wrong_mix_of_classes_is_far_from_what_a_judge_remembers(mnist_judge):
+    """The set it remembers is uneven, as MNIST is; samples are even."""
+    torch.manual_seed(0)
+    y = torch.tensor([0] * 600 + [1] * 200)
+    x = 0.1 * torch.randn(800, 1, 28, 28) + 0.8 * y[:, None, None, None]
+    metrics.remember(mnist_judge, x, y)
+    even = torch.cat([x[y == 0], x[y == 1].repeat(3, 1, 1, 1)])
+    assert metrics.frechet(even) == pytest.approx(0, abs=1e-4)  # of the unbiased covariances
+    # both coordinates of the mean are a quarter of 0.8 away, and the variances differ as well
+    assert metrics.frechet(x) > 2 * 0.2**2
 
 
 # -- bad input --------------------------------------------------------------------------------

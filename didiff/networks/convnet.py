@@ -43,7 +43,8 @@ class Judge(ConvNet):
     """A ConvNet that remembers what real data look like to it, so that samples can be compared.
 
     Buffers, filled once after training: feature_mean (F,) and feature_covariance (F, F) of the
-    features of real images, and spread (classes,), the variance of their ink within each class.
+    features of real images, all classes alike, and spread (classes,), the variance of their ink
+    within each class.
     """
 
     def __init__(

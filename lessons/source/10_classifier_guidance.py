@@ -1333,8 +1333,8 @@ assert aware[16.0]["diversity"] < aware[1.0]["diversity"]
 # section 4), and name the sampler.
 #
 # **Flattered.** For pictures that nobody guided, a guide pays about what the judge pays. For those that it guided itself, the clean critic pays
-# less: a part of its conviction is its own work. (The other pays about what the judge pays, now less, now more: with 40 pictures, no sign of
-# flattery.) What tells the two apart is what the judge can read, at ω = 8 far less than half of the clean critic's pictures.
+# less: a part of its conviction is its own work. (What the other pays lies now above, now below: whether it flatters itself a little,
+# 40 pictures do not tell.) What tells the two apart is what the judge can read, at ω = 8 far less than half of the clean critic's pictures.
 #
 # **Why practice takes 2 to 10 (L6-60).** At ω = 1 Bayes promises that all digits are right, and many are not; the guide itself says so. The
 # promise was made to an exact painter and an exact critic of one world, in small steps. Section 7 suggests what is missing here: the part of
