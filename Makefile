@@ -25,7 +25,7 @@ lab: $(READY)
 # in their order, as the few long tests come before the notebooks, which then fill the gaps
 test: check
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(wildcard lessons/*.ipynb) \
-	    -n auto --dist=loadgroup --no-loadscope-reorder \
+	    -n auto --no-loadscope-reorder \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 $(ARGS)
 
 check: $(READY)

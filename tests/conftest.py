@@ -6,14 +6,6 @@ import torch
 torch.set_num_threads(1)  # the tests' tensors are small: more threads only wait for one another
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """With --dist=loadgroup: what belongs to no smaller group stays with its file."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)

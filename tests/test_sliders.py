@@ -43,14 +43,7 @@ def places(explorer: widgets.Explorer) -> list[dict]:
     return along + [dict(zip(grids, corner, strict=True)) for corner in ends]
 
 
-# each lesson a group of its own: all in a row, on one core, they would be what a run waits for
-LESSONS = [
-    pytest.param(source.stem, marks=pytest.mark.xdist_group(f"sliders of {source.stem}"))
-    for source in build.sources()
-]
-
-
-@pytest.mark.parametrize("lesson", LESSONS)
+@pytest.mark.parametrize("lesson", [source.stem for source in build.sources()])
 def test_every_slider_of_a_lesson_draws_over_its_whole_grid(lesson):
     found = explorers(lesson)
     assert found, "no slider in the whole lesson"
