@@ -37,8 +37,8 @@ fast: $(READY)
 	$(PY) -m pytest tests -m "not slow and not browser" -n auto $(ARGS)
 
 lessons: $(READY)
-	$(PY) -m lessons.build $(ONLY)
-	$(PY) -m lessons.index
+	$(PY) -m lessons.source.build $(ONLY)
+	$(PY) -m lessons.source.index
 
 bench: $(READY)
 	$(PY) -m tests.benchmarks $(ONLY)

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lessons import build
+from lessons.source import build
 from tests import labdrive
 
 ROOT = Path(__file__).parents[1]
@@ -47,8 +47,8 @@ display(explorer("alive", True), explorer("dead", False))
 
 DRIVEN = (
     """\
-from didiff.pictures import png
-from didiff.widgets import Explorer, Frame, slider
+from didiff.notebook.pictures import png
+from didiff.notebook.widgets import Explorer, Frame, slider
 import numpy as np
 
 def frames(du):

@@ -5,8 +5,9 @@ import textwrap
 
 import pytest
 
-from didiff import checks, guidance, samplers, sde
+from didiff import guidance, samplers, sde
 from didiff.networks import unet
+from didiff.notebook import checks
 
 
 def mutant(function, old: str, new: str):

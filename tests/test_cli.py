@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import didiff
-from didiff import Mixture, cli, guidance, metrics, mixtures, recipes, weights
+from didiff import Mixture, guidance, mixtures
 from didiff.classifier import Classifier
 from didiff.data import digits
-from didiff.files import data_folder
+from didiff.data.files import data_folder
+from didiff.training import cli, metrics, recipes, weights
 
 
 def test_it_says_what_it_can_do():

@@ -15,6 +15,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from didiff import data
+from didiff.data import sets
 
 
 def rows(x):
@@ -50,7 +51,7 @@ def test_the_halves_never_change():
 
 def test_without_scikit_learn_one_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    data._load_digits.cache_clear()
+    sets._load_digits.cache_clear()
     with pytest.raises(ModuleNotFoundError, match="pip install scikit-learn"):
         data.digits("train")
 
@@ -82,8 +83,8 @@ def folder(tmp_path, monkeypatch):
     """The place of a small MNIST, which is empty, and nobody serves it."""
     monkeypatch.setenv("DIDIFF_DATA", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(data, "MNIST", DIGESTS)
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [NOBODY])
+    monkeypatch.setattr(sets, "MNIST", DIGESTS)
+    monkeypatch.setattr(sets, "MNIST_MIRRORS", [NOBODY])
     (tmp_path / "mnist").mkdir()
     return tmp_path / "mnist"
 
@@ -114,7 +115,7 @@ def test_missing_files_come_from_the_first_mirror_that_has_them(folder, tmp_path
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         mirrors = [NOBODY, f"http://127.0.0.1:{server.server_port}/"]
-        monkeypatch.setattr(data, "MNIST_MIRRORS", mirrors)
+        monkeypatch.setattr(sets, "MNIST_MIRRORS", mirrors)
         x, y = data.mnist("train")
         server.shutdown()
     assert (len(x), y.tolist()) == (7, LABELS.tolist())
@@ -122,7 +123,7 @@ def test_missing_files_come_from_the_first_mirror_that_has_them(folder, tmp_path
         f"{IMAGES_FILE}.gz",
         LABELS_FILE,
     }
-    monkeypatch.setattr(data, "MNIST_MIRRORS", [NOBODY])
+    monkeypatch.setattr(sets, "MNIST_MIRRORS", [NOBODY])
     assert torch.equal(data.mnist("train")[0], x)
 
 

@@ -12,7 +12,7 @@ from threading import Event, Thread
 
 import pytest
 
-from didiff import download
+from didiff.data import download
 
 CONTENT = random.Random(0).randbytes(2**18)  # many times what is written at once
 HALF = len(CONTENT) // 2

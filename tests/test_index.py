@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from lessons import build, index
+from lessons.source import build, index
 
 # The rows of each deck, the errata and the traps are numbered 1 to this.
 NUMBERED = {"L6": 75, "L19": 53, "DS": 80, "L22": 55, "E": 75, "T": 34}
@@ -84,7 +84,7 @@ def test_a_lesson_that_is_there_has_a_measured_time(lesson):
 
 
 def test_the_stored_index_is_the_one_that_the_lessons_build(page):
-    assert index.PAGE.read_text() == page, "say: python -m lessons.index"
+    assert index.PAGE.read_text() == page, "say: python -m lessons.source.index"
 
 
 def test_every_row_stands_in_the_index_once_with_a_cell_or_the_lesson_to_come(page):

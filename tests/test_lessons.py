@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from lessons import build, index
+from lessons.source import build, index
 
 KINDS = {"setup", "formula", "check", "play", "exercise", "solution"}
 

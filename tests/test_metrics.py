@@ -9,8 +9,9 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 
-from didiff import metrics, networks
+from didiff import networks
 from didiff.data import digits
+from didiff.training import metrics
 
 # -- distances --------------------------------------------------------------------------------
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from didiff import museum, plots
-from didiff.museum import Check
+from didiff.notebook import museum, plots
+from didiff.notebook.museum import Check
 
 VERSIONS = {"right": 2.0, "T-03: lost root": 4.0, "T-06: loud end": 2.001}
 EYE = {"width": Check(lambda root: root, wanted=2, slack=0.1)}

@@ -13,13 +13,22 @@ import pytest
 import torch
 from PIL import Image
 
-from didiff import data, guidance, metrics
+from didiff import data, guidance
 from didiff.mixtures import Mixture
-from didiff.pictures import mosaic, png
-from didiff.playground import COLUMNS, IMAGES, ONE_OF_EACH, Counted, Playground, labels, worth
+from didiff.notebook.pictures import mosaic, png
+from didiff.notebook.playground import (
+    COLUMNS,
+    IMAGES,
+    ONE_OF_EACH,
+    Counted,
+    Playground,
+    labels,
+    worth,
+)
+from didiff.notebook.widgets import choices, final
 from didiff.samplers import last
 from didiff.schedules import grid, trigonometric
-from didiff.widgets import choices, final
+from didiff.training import metrics
 
 NAN = float("nan")
 PATIENCE = 30.0  # seconds; only a failing test waits so long

@@ -9,7 +9,7 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from didiff import pictures, plots
+from didiff.notebook import pictures, plots
 
 DOT = torch.tensor([[[[-1.0, 0.0], [0.5, 1.0]]]])  # one 2 x 2 image
 

@@ -1,6 +1,7 @@
-"""Laws of the repository: floors, sizes, and the files that describe the environment in step."""
+"""Laws of the repository: rooms, sizes, and the files that describe the environment in step."""
 
 import ast
+import graphlib
 import io
 import itertools
 import re
@@ -18,27 +19,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "didiff"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-FLOORS = [
-    {"process", "files", "openmp"},
-    {"schedules", "mixtures", "sde", "networks"},
-    {"denoiser", "classifier", "guidance", "samplers"},
-    {"training", "data", "download", "metrics", "weights", "pictures"},
-    {"widgets", "playground", "plots", "checks", "museum", "recipes", "cli", "__main__"},
-]
-FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
-# Modules of one floor leave one another alone; these do not, and each pair has its reason.
-NEIGHBOURS = {
-    ("sde", "schedules"),  # a schedule is also an SDE
-    ("data", "download"),  # a data set that is missing is fetched
-    ("classifier", "denoiser"),  # both show a network its input in the same way
-    ("metrics", "data"),  # the judge of digits learns from digits
-    ("metrics", "weights"),  # and that of MNIST is shipped
-    ("playground", "widgets"),  # it is a use of them
-    ("museum", "plots"),  # its exhibits hang in figures and a table
-    ("cli", "recipes"),  # `train digits` follows the recipe of that name
-    ("__main__", "cli"),  # `python -m didiff` is the command line
+MATHEMATICS = "the top of didiff"
+STANDS_ON = {
+    MATHEMATICS: set(),
+    "networks": set(),
+    "data": set(),
+    "training": {MATHEMATICS, "networks", "data"},
+    "notebook": {MATHEMATICS, "networks", "data", "training"},
 }
-LOWER_FLOORS_NEED = {"torch"}
+"""What each room imports from; whatever it stands on does not know of it."""
+
+SHOWN = {"__init__": {"networks"}, "__main__": {"training"}}
+"""What the two doors of the package hand on beside the mathematics."""
+
+NEEDS_TORCH_ALONE = {MATHEMATICS, "networks"}
 
 MODULE_LINES = 350
 FUNCTION_LINES = 25
@@ -47,11 +41,16 @@ PARAMETERS = 6
 LESSONS_BYTES = 10_000_000
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULE_NAMES = [
+    ".".join(("didiff", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+    for path in MODULES
+]
 
 
-def unit(path: Path) -> str:
-    """The name by which a file of the package stands on its floor: networks/mlp.py is networks."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def room(name: str) -> str:
+    """The room of a dotted name: didiff.data.sets is in data, didiff.process at the top."""
+    part = name.split(".")[1] if "." in name else ""
+    return part if part in STANDS_ON else MATHEMATICS
 
 
 def imports(path: Path) -> set[str]:
@@ -64,13 +63,14 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else ()
             base = ".".join((*above, *filter(None, [node.module])))
-            names |= {base} if base != "didiff" else {f"didiff.{a.name}" for a in node.names}
+            modules = {f"{base}.{alias.name}" for alias in node.names} & set(MODULE_NAMES)
+            names |= modules or {base}
     return names
 
 
-def imported_units(path: Path) -> set[str]:
-    """The parts of didiff that a file imports; a name of `didiff` itself is a part too."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith("didiff.")}
+def own_imports(path: Path) -> set[str]:
+    """The modules of didiff that a file imports."""
+    return {name for name in imports(path) if name.split(".")[0] == "didiff"}
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:
@@ -106,28 +106,46 @@ def forwards(node: ast.FunctionDef) -> bool:
     return taken is not None and any(ast.unparse(value) == taken.arg for value in handed)
 
 
-# ------------------------------------------------------------------------ floors
+# ------------------------------------------------------------------------ rooms
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downwards(path):
-    here = unit(path)
-    if here == "__init__":
-        assert all(FLOOR[name] <= 2 for name in imported_units(path)), "didiff shows floors 0 to 2"
-        return
-    assert here in FLOOR, f"{here} has no floor: give it one in {Path(__file__).name}"
-    for name in imported_units(path) - {here}:
-        assert name in FLOOR, f"{here} imports {name} from didiff: import it from its module"
-        assert FLOOR[name] < FLOOR[here] or (here, name) in NEIGHBOURS, (
-            f"{here} (floor {FLOOR[here]}) imports {name} (floor {FLOOR[name]})"
-        )
+EVERY_MODULE = pytest.mark.parametrize(
+    ("path", "name"), list(zip(MODULES, MODULE_NAMES, strict=True)), ids=MODULE_NAMES
+)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_floors_0_to_2_need_torch_alone(path):
-    if FLOOR.get(unit(path), 0) <= 2:
+@EVERY_MODULE
+def test_a_room_knows_only_those_it_stands_on(path, name):
+    door = SHOWN.get(path.stem, set()) if path.parent == PACKAGE else set()
+    allowed = {room(name)} | STANDS_ON[room(name)] | door
+    for other in own_imports(path):
+        assert other in MODULE_NAMES, f"{name} imports {other}, which is no module"
+        assert room(other) in allowed, f"{name} imports {other}"
+
+
+@EVERY_MODULE
+def test_mathematics_and_networks_need_torch_alone(path, name):
+    if room(name) in NEEDS_TORCH_ALONE:
         roots = {name.split(".")[0] for name in imports(path)} - {"didiff"}
-        assert roots - sys.stdlib_module_names <= LOWER_FLOORS_NEED
+        assert roots - sys.stdlib_module_names <= {"torch"}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    edges = {
+        name: own_imports(path) - {name} for path, name in zip(MODULES, MODULE_NAMES, strict=True)
+    }
+    list(graphlib.TopologicalSorter(edges).static_order())  # raises CycleError that names the way
+
+
+@EVERY_MODULE
+def test_the_door_of_a_room_hands_on_and_defines_nothing(path, name):
+    if path.stem == "__init__":
+        body = ast.parse(path.read_text()).body
+        docstring, *imported, shown = body
+        assert isinstance(docstring, ast.Expr)
+        assert all(isinstance(node, ast.ImportFrom) for node in imported)
+        assert isinstance(shown, ast.Assign)
+        assert ast.unparse(shown.targets[0]) == "__all__"
 
 
 def test_importing_didiff_draws_and_learns_nothing():
@@ -142,7 +160,7 @@ def test_importing_didiff_draws_and_learns_nothing():
 # ------------------------------------------------------------------------ sizes
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", MODULES, ids=MODULE_NAMES)
 def test_a_module_can_be_read_in_one_sitting(path):
     source = path.read_text()
     assert len(source.splitlines()) <= MODULE_LINES
@@ -152,7 +170,7 @@ def test_a_module_can_be_read_in_one_sitting(path):
         assert lines <= most, f"{node.name} has {lines} lines of code, more than {most}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", MODULES, ids=MODULE_NAMES)
 def test_a_function_takes_few_parameters_and_forwards_none_unseen(path):
     for node in functions(path):
         a = node.args

@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from didiff import widgets
-from lessons import build
+from didiff.notebook import widgets
+from lessons.source import build
 
 # What a lesson warns of is told by its stored notebook, not here.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from didiff import checks
-from lessons import build
+from didiff.notebook import checks
+from lessons.source import build
 
 PREFIX = "twin:"
 

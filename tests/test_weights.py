@@ -6,9 +6,10 @@ import json
 import pytest
 import torch
 
-from didiff import Denoiser, trigonometric, weights
+from didiff import Denoiser, trigonometric
 from didiff.classifier import Classifier
-from didiff.files import data_folder, written_beside
+from didiff.data.files import data_folder, written_beside
+from didiff.training import weights
 
 ARCHITECTURE = {"network": "MLP", "shape": [1, 2], "width": 8, "depth": 1, "classes": 3}
 

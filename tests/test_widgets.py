@@ -18,9 +18,9 @@ from IPython.core.events import EventManager, available_events
 from PIL import Image
 from traitlets import TraitError
 
-from didiff import widgets
-from didiff.pictures import png
-from didiff.widgets import Explorer, Frame, choice, choices, final, slider
+from didiff.notebook import widgets
+from didiff.notebook.pictures import png
+from didiff.notebook.widgets import Explorer, Frame, choice, choices, final, slider
 
 NAN = float("nan")
 PATIENCE = 30.0  # seconds; only a failing test waits so long
@@ -347,7 +347,7 @@ def test_a_long_grid_is_thinned_to_both_ends_and_the_present_value(displayed):
 
 
 def test_a_plot_four_hundred_pixels_wide_stays_small(displayed):
-    from didiff import plots
+    from didiff.notebook import plots
 
     figure, (ax,) = plots.panels(size=(4.2, 3.0))
     (dots,) = ax.plot([], [], ".", **{"color": plots.ROLE["model"]["color"]})

@@ -31,13 +31,15 @@ from itertools import pairwise
 
 import torch
 
-from didiff import data, guidance, metrics, mixtures, museum, networks, plots, training, weights
+from didiff import data, guidance, mixtures, networks, training
 from didiff.denoiser import Denoiser
-from didiff.museum import Check
+from didiff.notebook import museum, plots
+from didiff.notebook.museum import Check
+from didiff.notebook.widgets import Explorer, Frame, slider
 from didiff.process import NoiseLevel, add_noise, from_x0
 from didiff.samplers import ddim, last
 from didiff.schedules import DDPMSchedule, constant, cosine, grid
-from didiff.widgets import Explorer, Frame, slider
+from didiff.training import metrics, weights
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # our tensors are small: a second thread costs more than it gives

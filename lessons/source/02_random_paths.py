@@ -23,8 +23,9 @@ from itertools import pairwise
 import torch
 from torch.distributions import Normal
 
-from didiff import museum, plots, schedules, widgets
-from didiff.museum import Check
+from didiff import schedules
+from didiff.notebook import museum, plots, widgets
+from didiff.notebook.museum import Check
 from didiff.sde import SDE, schedule_sde, wiener
 
 torch.manual_seed(0)

@@ -21,8 +21,9 @@ from itertools import accumulate, pairwise
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from didiff import data, mixtures, museum, plots, samplers, schedules, sde, widgets
-from didiff.museum import Check
+from didiff import data, mixtures, samplers, schedules, sde
+from didiff.notebook import museum, plots, widgets
+from didiff.notebook.museum import Check
 from didiff.process import NoiseLevel
 
 torch.manual_seed(0)

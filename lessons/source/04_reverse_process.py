@@ -20,12 +20,14 @@ from itertools import pairwise
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from didiff import Denoiser, metrics, mixtures, museum, networks, plots, widgets
-from didiff.museum import Check
+from didiff import Denoiser, mixtures, networks
+from didiff.notebook import museum, plots, widgets
+from didiff.notebook.museum import Check
 from didiff.process import add_noise
 from didiff.samplers import ddpm, last
 from didiff.schedules import DDPMSchedule, constant, grid
 from didiff.sde import SDE, simulate
+from didiff.training import metrics
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # our tensors are small: a second thread costs more than it gives

@@ -24,11 +24,13 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 import didiff
-from didiff import Denoiser, add_noise, from_eps, metrics, mixtures, museum, plots, widgets
-from didiff.museum import Check
+from didiff import Denoiser, add_noise, from_eps, mixtures
 from didiff.networks import MLP
+from didiff.notebook import museum, plots, widgets
+from didiff.notebook.museum import Check
 from didiff.samplers import ddim, ddpm, initial_noise, last
 from didiff.schedules import DDPMSchedule, constant, grid
+from didiff.training import metrics
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # the networks are small: two threads would wait for each other

@@ -21,19 +21,9 @@ import math
 
 import torch
 
-from didiff import (
-    DDPMSchedule,
-    Denoiser,
-    add_noise,
-    data,
-    loss,
-    mixtures,
-    museum,
-    networks,
-    plots,
-    widgets,
-)
-from didiff.museum import Check
+from didiff import DDPMSchedule, Denoiser, add_noise, data, loss, mixtures, networks
+from didiff.notebook import museum, plots, widgets
+from didiff.notebook.museum import Check
 from didiff.samplers import ddim, initial_noise, last
 from didiff.schedules import grid
 from didiff.training import fit, random_steps

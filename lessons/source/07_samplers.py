@@ -20,12 +20,14 @@ from itertools import pairwise
 
 import torch
 
-from didiff import data, guidance, metrics, mixtures, museum, plots, samplers
-from didiff.museum import Check
+from didiff import data, guidance, mixtures, samplers
+from didiff.notebook import museum, plots
+from didiff.notebook.museum import Check
+from didiff.notebook.widgets import Explorer, Frame, choice, slider
 from didiff.process import NoiseLevel, Prediction, add_noise, from_x0
 from didiff.samplers import initial_noise, last, look, probability_flow
 from didiff.schedules import DDPMSchedule, grid, karras_levels, log_snr_grid, trigonometric
-from didiff.widgets import Explorer, Frame, choice, slider
+from didiff.training import metrics
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # our tensors are small: a second thread costs more than it gives

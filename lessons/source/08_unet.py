@@ -26,14 +26,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from didiff import data, guidance, metrics, mixtures, museum, plots, widgets
+from didiff import data, guidance, mixtures
 from didiff.denoiser import Denoiser, loss, network_input
-from didiff.museum import Check
 from didiff.networks import MLP, UNet, unet
+from didiff.notebook import museum, plots, widgets
+from didiff.notebook.museum import Check
 from didiff.process import add_noise
 from didiff.samplers import ddim, initial_noise, last
 from didiff.schedules import DDPMSchedule, grid
-from didiff.training import drop_labels, fit, random_steps
+from didiff.training import drop_labels, fit, metrics, random_steps
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # our networks are small: a second thread costs more than it gives

@@ -26,16 +26,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from didiff import data, guidance, metrics, mixtures, museum, plots, weights
+from didiff import data, guidance, mixtures
 from didiff.denoiser import Denoiser, loss
-from didiff.museum import Check
 from didiff.networks.mlp import MLP, Block
+from didiff.notebook import museum, plots
+from didiff.notebook.museum import Check
+from didiff.notebook.widgets import Explorer, Frame, choice, slider
 from didiff.process import NoiseLevel, add_noise
-from didiff.recipes import SCHEDULE
 from didiff.samplers import ddim, initial_noise, last
 from didiff.schedules import DDPMSchedule, grid
-from didiff.training import drop_labels, fit, random_steps
-from didiff.widgets import Explorer, Frame, choice, slider
+from didiff.training import drop_labels, fit, metrics, random_steps, weights
+from didiff.training.recipes import SCHEDULE
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # our layers are small: a second thread costs more than it brings

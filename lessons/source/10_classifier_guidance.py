@@ -23,13 +23,15 @@ from itertools import pairwise
 import torch
 from torch.distributions import Normal
 
-from didiff import guidance, metrics, mixtures, museum, plots
+from didiff import guidance, mixtures
 from didiff.denoiser import quick
-from didiff.museum import Check
+from didiff.notebook import museum, plots
+from didiff.notebook.museum import Check
+from didiff.notebook.widgets import Explorer, Frame, slider
 from didiff.process import add_noise, from_eps
 from didiff.samplers import ddim, ddpm, initial_noise, last
 from didiff.schedules import DDPMSchedule, cosine, grid
-from didiff.widgets import Explorer, Frame, slider
+from didiff.training import metrics
 
 torch.manual_seed(0)
 cores = torch.get_num_threads()
@@ -955,8 +957,8 @@ from torch import nn
 from didiff import data
 from didiff.classifier import Classifier
 from didiff.networks.embedding import Embedding
-from didiff.recipes import SCHEDULE  # the cosine table, T = 1000: that of all our image models
 from didiff.training import fit, random_steps
+from didiff.training.recipes import SCHEDULE  # cosine, T = 1000: that of all our image models
 
 CLEAN = SCHEDULE.at(0)
 
@@ -1060,8 +1062,8 @@ assert min(curves["aware"][0][0], curves["clean"][0][0]) > 0.94
 # sliders follow. `Counted` notes how often a model is asked.)
 
 # %% tags=["setup"]
-from didiff import weights
-from didiff.playground import Counted, Playground
+from didiff.notebook.playground import Counted, Playground
+from didiff.training import weights
 
 torch.set_num_threads(cores)
 painter = Counted(quick(weights.load("mnist")))

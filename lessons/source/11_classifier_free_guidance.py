@@ -17,12 +17,13 @@
 # %% tags=["setup"]
 import torch
 
-from didiff import guidance, mixtures, museum, plots
-from didiff.museum import Check
+from didiff import guidance, mixtures
+from didiff.notebook import museum, plots
+from didiff.notebook.museum import Check
+from didiff.notebook.widgets import Explorer, Frame, slider
 from didiff.process import Prediction
 from didiff.samplers import ddim, ddpm, initial_noise, last
 from didiff.schedules import DDPMSchedule, grid, trigonometric
-from didiff.widgets import Explorer, Frame, slider
 
 torch.manual_seed(0)
 cores = torch.get_num_threads()
@@ -471,12 +472,12 @@ assert per_batch > 10 * per_sample
 # %% tags=["setup"]
 from functools import partial
 
-from didiff import data, metrics, weights
+from didiff import data
 from didiff.denoiser import Denoiser, loss, quick
 from didiff.networks import MLP
-from didiff.playground import Counted, Playground
+from didiff.notebook.playground import Counted, Playground
 from didiff.schedules import cosine
-from didiff.training import fit, random_steps
+from didiff.training import fit, metrics, random_steps, weights
 
 # %% tags=["setup"]
 SCHEDULE = DDPMSchedule(1000, cosine)

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from didiff import Denoiser, data, ddim, dpm_solver_2m, grid, initial_noise, last, mixtures, recipes
+from didiff import Denoiser, data, ddim, dpm_solver_2m, grid, initial_noise, last, mixtures
 from didiff.denoiser import quick
-from didiff.training import Progress, fit
-from didiff.weights import build
+from didiff.training import Progress, fit, recipes
+from didiff.training.weights import build
 from tests.benchmarks import Benchmark, Row, at_least, at_most, benchmark
 from tests.benchmarks.quality import recognised
 from tests.benchmarks.speed import IMAGES, STEPS, guided_walk, median_time

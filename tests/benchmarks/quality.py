@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import torch
 
-from didiff import ddim, grid, guidance, initial_noise, last, metrics, recipes, weights
+from didiff import ddim, grid, guidance, initial_noise, last
+from didiff.training import metrics, recipes, weights
 from tests.benchmarks import Row, at_least, at_most, benchmark
 
 DIGITS = {1: 0.95, 3: 0.99}  # omega: the share recognised that is promised

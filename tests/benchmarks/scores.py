@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from didiff import mixtures, recipes
+from didiff import mixtures
+from didiff.training import recipes
 from tests.benchmarks import Row, at_most, benchmark
 
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 import torch
 
-from didiff import plots, widgets
-from lessons import build
+from didiff.notebook import plots, widgets
+from lessons.source import build
 from tests.benchmarks import Row, at_most, benchmark
 
 SEEDS = range(1, 21)

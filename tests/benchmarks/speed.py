@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from didiff import ddim, grid, guidance, initial_noise, last, recipes, weights
+from didiff import ddim, grid, guidance, initial_noise, last
 from didiff.denoiser import quick
-from didiff.playground import Counted, Playground
+from didiff.notebook.playground import Counted, Playground
+from didiff.training import recipes, weights
 from tests.benchmarks import Row, at_most, benchmark
 
 IMAGES, STEPS, RUNS = 16, 20, 15

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from lessons import build
+from lessons.source import build
 from tests.benchmarks import ROOT, Row, at_most, benchmark
 
 TOGETHER = tuple(f"{k:02}" for k in range(1, 12))

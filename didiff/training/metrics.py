@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .classifier import Classifier
-from .data import digits
-from .process import NoiseLevel
+from ..classifier import Classifier
+from ..data import digits
+from ..process import NoiseLevel
 from .weights import load
 
 CLEAN = NoiseLevel(torch.tensor(1.0), torch.tensor(0.0))  # what a picture on a screen is

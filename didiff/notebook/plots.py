@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from didiff.pictures import base64_of, mosaic, png, require_alt, small
+from .pictures import base64_of, mosaic, png, require_alt, small
 
 __all__ = ["ROLE", "Fan", "Stage", "bars", "contours", "densities", "field", "heatmap", "images"]
 __all__ += ["lines", "maps", "mosaic", "panels", "paths", "png", "scatter", "show", "style"]

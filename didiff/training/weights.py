@@ -9,10 +9,10 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from .classifier import Classifier
-from .denoiser import Denoiser
-from .files import data_folder, sha256, written_beside
-from .networks import MLP, ConvNet, Judge, UNet
+from ..classifier import Classifier
+from ..data.files import data_folder, sha256, written_beside
+from ..denoiser import Denoiser
+from ..networks import MLP, ConvNet, Judge, UNet
 
 NETWORKS = {"MLP": MLP, "UNet": UNet, "ConvNet": ConvNet, "Judge": Judge}
 """What a card may name as network."""

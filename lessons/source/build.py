@@ -1,9 +1,9 @@
 """Lessons are written in lessons/source/NN_slug.py and read in lessons/NN_slug.ipynb.
 
-    python -m lessons.build           every lesson: build, run, store; one for each core at a time
-    python -m lessons.build 07 11     these two
+    python -m lessons.source.build        every lesson: build, run, store; one a core at a time
+    python -m lessons.source.build 07 11  these two
 
-It stands in lessons/, between what it reads and what it writes, and is no part of the library:
+It stands beside the sources and is no part of the library:
 whoever installs didiff needs none of it.
 
 The way is one-way, and there is no building without running: what is stored is always the output of
@@ -29,8 +29,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.warnings import DuplicateCellId
 
-LESSONS = Path(__file__).parent
-SOURCES = LESSONS / "source"
+SOURCES = Path(__file__).parent
+LESSONS = SOURCES.parent
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -135,7 +135,7 @@ def strip(notebook: NotebookNode) -> NotebookNode:
             if output.get("data", {}).pop(LIVE_WIDGET, None) and set(output.data) <= {"text/plain"}:
                 raise ValueError(
                     f"this cell stores a widget that shows nothing without a kernel; give it a "
-                    f"picture too (didiff.widgets does):\n{cell.source}"
+                    f"picture too (didiff.notebook.widgets does):\n{cell.source}"
                 )
     return notebook
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from ..data.files import data_folder
 from . import weights
-from .files import data_folder
+from .loop import Progress
 from .recipes import PLAIN, RECIPES, Run
-from .training import Progress
 
 LINES = 10  # in which a run reports its progress
 

@@ -18,10 +18,10 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .files import written_beside
-from .mixtures import NO_LABEL
-from .process import NoiseLevel
-from .schedules import DDPMSchedule, Schedule
+from ..mixtures import NO_LABEL
+from ..process import NoiseLevel
+from ..schedules import DDPMSchedule, Schedule
+from .checkpoints import get_rng, restore, save, set_rng
 
 # --- what is drawn for each sample of a batch ----------------------------------------------------
 
@@ -104,14 +104,14 @@ def fit(
     stepper = optimiser(denoiser.parameters())
     parts = {"model": denoiser, "ema": average, "optimiser": stepper}
     path = Path(checkpoint) if checkpoint else None
-    held = _restore(path, parts, steps) if path and path.exists() else None
+    held = restore(path, parts, steps) if path and path.exists() else None
     done = held["step"] if held else 0
 
     def step_by_step() -> Iterator[Progress[Model]]:
         start = time.perf_counter() - (held["seconds"] if held else 0)
         if held:
             deque(islice(batches, done), maxlen=0)  # what the first run has used up
-            _set_rng(held["rng"])
+            set_rng(held["rng"])
             yield Progress(done, held["loss"], denoiser, average, held["seconds"])
         for step in range(done + 1, steps + 1):
             rate = lr * min(1, step / max(warmup, 1), (steps - step + 1) / max(cooldown, 1))
@@ -119,7 +119,7 @@ def fit(
             _follow(average, denoiser, min(ema, (1 + step) / (10 + step)))
             seconds = time.perf_counter() - start
             if path and (step % every == 0 or step == steps):
-                _save(path, parts, step=step, loss=loss, rng=_get_rng(), seconds=seconds)
+                save(path, parts, step=step, loss=loss, rng=get_rng(), seconds=seconds)
             yield Progress(step, loss, denoiser, average, seconds)
 
     return step_by_step()
@@ -149,102 +149,6 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
             slow.lerp_(fast, 1 - decay)
         else:
             slow.copy_(fast)
-
-
-# --- an optimiser for long runs ------------------------------------------------------------------
-
-
-class Muon:
-    """For long runs: torch's Muon moves every weight with at least two axes, Adam the others.
-
-    Muon takes the gradient of a matrix, averages it, and makes all its singular values nearly one:
-    directions that rarely get a gradient move as far as the others. A convolution counts as a
-    matrix (out, rest).
-
-    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; its step as long as
-    Adam's: Liu et al. 2025, eq. 4, https://arxiv.org/abs/2502.16982.
-    """
-
-    def __init__(self, parameters):
-        every = list(parameters)
-        self.weights = [p for p in every if p.ndim > 1]
-        # copies, as the numbers of a convolution may lie in memory in an order that is no matrix
-        self.matrices = [w.detach().flatten(1).clone() for w in self.weights]
-        self.parts = {
-            "muon": torch.optim.Muon(self.matrices, weight_decay=0, adjust_lr_fn="match_rms_adamw"),
-            "adam": torch.optim.Adam([p for p in every if p.ndim <= 1]),
-        }
-
-    @property
-    def param_groups(self) -> list[dict]:
-        return [group for part in self.parts.values() for group in part.param_groups]
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for matrix, weight in zip(self.matrices, self.weights, strict=True):
-            matrix.copy_(weight.flatten(1))
-            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
-        for part in self.parts.values():
-            part.step()
-        for matrix, weight in zip(self.matrices, self.weights, strict=True):
-            weight.copy_(matrix.view_as(weight))
-
-    def zero_grad(self) -> None:
-        for weight in self.weights:
-            weight.grad = None
-        self.parts["adam"].zero_grad()
-
-    def state_dict(self) -> dict:
-        return {name: part.state_dict() for name, part in self.parts.items()}
-
-    def load_state_dict(self, state: dict) -> None:
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-
-
-# --- checkpoints ---------------------------------------------------------------------------------
-
-
-def _save(path: Path, parts: dict, **numbers) -> None:
-    states = {name: part.state_dict() for name, part in parts.items()}
-    with written_beside(path) as beside:
-        torch.save(states | numbers, beside)
-
-
-def _restore(path: Path, parts: dict, steps: int) -> dict:
-    """Read a checkpoint, check it against the parts, and only then load it into them."""
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        for name in ("model", "ema"):
-            _check_same(held[name], parts[name].state_dict())
-        if held["step"] > steps:
-            raise ValueError(f"it is at step {held['step']}, past steps = {steps}")
-    except Exception as error:  # unreadable files fail in many ways
-        raise ValueError(
-            f"cannot go on from {path}: {error}; delete it, or name another checkpoint"
-        ) from error
-    for name, part in parts.items():
-        part.load_state_dict(held[name])
-    return held
-
-
-def _get_rng() -> list[Tensor]:
-    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-
-
-def _set_rng(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    torch.cuda.set_rng_state_all(states[1:])
-
-
-def _check_same(held: dict, wanted: dict) -> None:
-    shapes, expected = ({k: tuple(v.shape) for k, v in d.items()} for d in (held, wanted))
-    for name in sorted(shapes.keys() | expected.keys()):
-        if shapes.get(name) != expected.get(name):
-            raise ValueError(
-                f"it holds another model ({name} is {shapes.get(name)} there and "
-                f"{expected.get(name)} here)"
-            )
 
 
 def _check_counts(steps: int, every: int, warmup: int, cooldown: int) -> None:

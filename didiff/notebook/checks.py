@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import mixtures
-from .denoiser import Denoiser, loss
-from .networks import MLP, UNet
-from .networks.unet import Attention, Block
-from .process import NoiseLevel
-from .samplers import State
-from .schedules import DDPMSchedule, Schedule, grid, straight, trigonometric
-from .sde import SDE, schedule_sde
+from .. import mixtures
+from ..denoiser import Denoiser, loss
+from ..networks import MLP, UNet
+from ..networks.unet import Attention, Block
+from ..process import NoiseLevel
+from ..samplers import State
+from ..schedules import DDPMSchedule, Schedule, grid, straight, trigonometric
+from ..sde import SDE, schedule_sde
 
 World = tuple[str, tuple]  # what is special about it, and the arguments of the function
 

@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import data, guidance, metrics
-from .classifier import Classifier, cross_entropy
-from .denoiser import Denoiser, loss
-from .files import sha256
-from .mixtures import Mixture
-from .networks import MLP
-from .process import add_noise
-from .samplers import ddim, initial_noise, last
-from .schedules import DDPMSchedule, cosine, grid
-from .training import Muon, Progress, drop_labels, fit, random_steps
+from .. import data, guidance
+from ..classifier import Classifier, cross_entropy
+from ..data.files import sha256
+from ..denoiser import Denoiser, loss
+from ..mixtures import Mixture
+from ..networks import MLP
+from ..process import add_noise
+from ..samplers import ddim, initial_noise, last
+from ..schedules import DDPMSchedule, cosine, grid
+from . import metrics
+from .loop import Progress, drop_labels, fit, random_steps
+from .optimiser import Muon
 from .weights import build
 
 

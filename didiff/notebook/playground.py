@@ -23,10 +23,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import metrics, samplers
+from .. import samplers
+from ..process import NoiseLevel
+from ..samplers import State
+from ..training import metrics
 from .pictures import mosaic, png
-from .process import NoiseLevel
-from .samplers import State
 from .widgets import Explorer, Frame, choice, slider
 
 SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def data_folder() -> Path:
     """The folder the environment variable DIDIFF_DATA names, else `data/` beside the package."""
-    return Path(os.environ.get("DIDIFF_DATA") or Path(__file__).parents[1] / "data")
+    return Path(os.environ.get("DIDIFF_DATA") or Path(__file__).parents[2] / "data")
 
 
 @contextmanager

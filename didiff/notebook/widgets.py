@@ -26,8 +26,8 @@ import traitlets
 from IPython import get_ipython
 from IPython.display import display
 
-from didiff.openmp import dismiss_helpers
-from didiff.pictures import base64_of, palette, require_alt, strip
+from .openmp import dismiss_helpers
+from .pictures import base64_of, palette, require_alt, strip
 
 IDLE_SECONDS = 10.0  # a worker out of work lives on so long: a warm one keeps torch's thread pool
 STILL_FRAMES, STILL_COLOURS, STRIP_FRAMES = 33, 32, 4  # about 150 kB for a plot 400 pixels wide

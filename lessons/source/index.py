@@ -1,6 +1,6 @@
 """lessons/README.md: from a slide to the cell that runs it, from an erratum to what shows it.
 
-    python -m lessons.index
+    python -m lessons.source.index
 
 It is built from course.toml, which says what each lesson owes, and from the tags of the cells,
 which say where it is paid. Nothing is run for it, so the stored page can be checked at once. A link
@@ -15,10 +15,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lessons import build
+from lessons.source import build
 
 PAGE = build.LESSONS / "README.md"
-COURSE = tomllib.loads((build.LESSONS / "course.toml").read_text())
+COURSE = tomllib.loads((build.SOURCES / "course.toml").read_text())
 LESSONS: dict[str, dict[str, Any]] = {
     name: entry for name, entry in COURSE.items() if re.match(r"\d\d_", name)
 }
@@ -26,7 +26,7 @@ ID = re.compile(r"(L6|L19|DS|L22|E|T)-\d\d")
 
 NOTE = """\
 <!-- In JupyterLab: a right click here, then "Show Markdown Preview".
-     Built from course.toml and from the tags of the cells by: python -m lessons.index -->"""
+     Built from course.toml and from the tags of the cells by: python -m lessons.source.index -->"""
 HOW_TO_READ = """\
 A number in brackets is the one beside the cell when its lesson has run from the top; *text* is a
 cell of words. In JupyterLab a link opens the notebook at the first cell it speaks of."""
