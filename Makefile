@@ -22,11 +22,9 @@ help:
 lab: $(READY)
 	$(PY) -m jupyterlab $(ROOT) lessons $(ARGS)
 
-# in their order, as the few long tests come before the notebooks, which then fill the gaps
+# the few long tests come first, so that the short ones fill the gaps
 test: check
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(wildcard lessons/*.ipynb) \
-	    -n auto --no-loadscope-reorder \
-	    --nbval-lax --nbval-current-env --nbval-cell-timeout 300 $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_lesson_runs.py tests -n auto $(ARGS)
 
 check: $(READY)
 	$(PY) -m ruff format --check .

@@ -4,6 +4,8 @@ A network may be asked for any fixed combination p * x0 + q * eps. The row (p, q
 to say about a "parameterisation": the loss uses it forwards, the denoiser solves it backwards.
 """
 
+import os
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,8 @@ Source: eps Ho et al. 2020; v Salimans & Ho 2022 (with sigma_data, minus the F o
 class Denoiser(nn.Module):
     """A network as a denoiser: (x (B, *d), t, y (B,) or None) -> Prediction.
 
-    net: (x, clock (B,) in [0, 1], y) -> like x. target: a key of TARGETS, what the network was
+    net: (x, clock (B,) in [0, 1], y) -> like x; one that has learnt guidance takes omega (B,) too.
+    target: a key of TARGETS, what the network was
     taught. sigma_data: standard deviation of the data, used to feed the network inputs of unit
     variance. dtype: run the network alone in this precision (torch.bfloat16); the rest stays.
 
@@ -48,10 +51,13 @@ class Denoiser(nn.Module):
             raise ValueError(f"sigma_data = {sigma_data} must be a positive number")
         self.net, self.target, self.sigma_data, self.dtype = net, target, sigma_data, dtype
 
-    def forward(self, x: Tensor, t: NoiseLevel, y: Tensor | None = None) -> Prediction:
+    def forward(
+        self, x: Tensor, t: NoiseLevel, y: Tensor | None = None, omega: Tensor | None = None
+    ) -> Prediction:
         scaled, clock = network_input(x, t, self.sigma_data)
+        told = (y,) if omega is None else (y, omega)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
-            output = self.net(scaled, clock, y)
+            output = self.net(scaled, clock, *told)
         t = t.like(x)
         return solve(x, t, output.to(x.dtype), *TARGETS[self.target](t, self.sigma_data))
 
@@ -60,11 +66,14 @@ def quick(denoiser: Denoiser) -> Denoiser:
     """The same network in bfloat16 where this processor computes in it, else the denoiser itself.
 
     For pictures that follow a hand. It rounds what the network says to 8 bits, about 0.4 %.
+    DIDIFF_QUICK=0 in the environment switches it off, which shows what other processors do.
     Lesson: 11_classifier_free_guidance.
     """
     # older versions of torch do not tell
     able: dict = getattr(torch.cpu, "get_capabilities", dict)()
-    if not (able.get("avx512_bf16") or able.get("amx_bf16")):
+    if os.environ.get("DIDIFF_QUICK") == "0" or not (
+        able.get("avx512_bf16") or able.get("amx_bf16")
+    ):
         return denoiser
     low = Denoiser(denoiser.net, denoiser.target, denoiser.sigma_data, torch.bfloat16)
     return low.train(denoiser.training)

@@ -42,6 +42,23 @@ def classifier_free(denoiser, y, omega, negative=NO_LABEL):
     return guided
 
 
+def learned(denoiser, y, omega):
+    """The guided denoiser of a network that was taught the answer of `classifier_free`: one call.
+
+    denoiser: takes omega (B,) beside the labels, as a `Denoiser` of UNet(guided=True) does; it
+    knows the scales it was taught. y: an integer or (B,); omega: a number or (B,).
+    Raises ValueError if omega is NaN or infinite.
+    Source: Meng et al. 2023, sec. 3.1. Lesson: 11_classifier_free_guidance.
+    """
+    _check_omega(omega)
+
+    def guided(x: Tensor, t: NoiseLevel) -> Prediction:
+        labels = torch.as_tensor(y, device=x.device).expand(len(x))
+        return denoiser(x, t, labels, omega=torch.as_tensor(omega).to(x).expand(len(x)))
+
+    return guided
+
+
 def _for_both(t: NoiseLevel) -> NoiseLevel:
     return NoiseLevel(*(v if v.numel() == 1 else torch.cat([v, v]) for v in t))
 

@@ -6,18 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+USUAL_OMEGA = 10.0  # guidance scales are shown to a network as a share of it
+
 
 class Embedding(nn.Module):
-    """Clock and label -> one vector (B, width): sinusoids through two layers, plus a table row.
+    """Clock, label and scale -> one vector (B, width): sinusoids through two layers, a table row.
 
     The table has a row for each class and one more for "no label" (-1): a null label that shared
-    a row with class 0 would teach the network that zeros look like everything (T-18).
+    a row with class 0 would teach the network that zeros look like everything (T-18). With
+    guided = True it is told a guidance scale omega (B,) as well; omega = None means 1.
 
-    Raises ValueError for labels of another batch size or outside -1..classes-1.
+    Raises ValueError for labels of another batch size or outside -1..classes-1, and for an omega
+    that it has not learnt.
     Source: Vaswani et al. 2017, sec. 3.5 for the sinusoids; L6-17, L6-26, L6-27.
     """
 
-    def __init__(self, width: int, classes: int = 0, frequencies: int = 32):
+    def __init__(self, width: int, classes: int = 0, frequencies: int = 32, guided: bool = False):
         super().__init__()
         # the fastest sinusoid turns within 0.002 of the clock, the finest levels samplers visit
         octaves = torch.linspace(0, math.log(1000), frequencies)
@@ -26,11 +30,21 @@ class Embedding(nn.Module):
             nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.label = nn.Embedding(classes + 1, width)
+        self.scale = _scale(width) if guided else None
 
-    def forward(self, clock: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, clock: Tensor, y: Tensor | None = None, omega: Tensor | None = None
+    ) -> Tensor:
         angle = clock[:, None] * self.frequency
-        time = self.time(torch.cat([angle.cos(), angle.sin()], 1))
-        return F.silu(time + self.label(self._row(clock, y)))
+        told = self.time(torch.cat([angle.cos(), angle.sin()], 1)) + self.label(self._row(clock, y))
+        if self.scale is not None:
+            omega = torch.ones_like(clock) if omega is None else omega
+            told = told + self.scale(omega[:, None] / USUAL_OMEGA)
+        elif omega is not None:
+            raise ValueError(
+                "this network has learnt no guidance scale: leave omega out, or build it guided"
+            )
+        return F.silu(told)
 
     def _row(self, clock: Tensor, y: Tensor | None) -> Tensor:
         if y is None:
@@ -44,6 +58,14 @@ class Embedding(nn.Module):
                 f"labels {y.min()}..{y.max()}: this network knows 0..{classes - 1}, and -1 for none"
             )
         return y + 1
+
+
+def _scale(width: int) -> nn.Module:
+    """Two layers from a number to a vector, whose first answer is 0: nothing is told yet."""
+    last = nn.Linear(width, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(1, width), nn.SiLU(), last)
 
 
 def check_shape(x: Tensor, shape: tuple) -> None:

@@ -11,21 +11,27 @@ from .embedding import Embedding, check_shape
 class MLP(nn.Module):
     """x (B, *shape), clock (B,), y (B,) or None -> (B, *shape), through `depth` residual layers.
 
+    guided = True: it is told a guidance scale omega (B,) as well, see `guidance.learned`.
     The embedding of clock and label enters *inside* every block, before its nonlinearity (E-04).
     Raises ValueError for x of another shape, or labels it does not know.
     """
 
-    def __init__(self, shape: tuple = (2,), width: int = 128, depth: int = 4, classes: int = 0):
+    def __init__(
+        self, shape: tuple = (2,), width: int = 128, depth: int = 4, classes: int = 0,
+        guided: bool = False,
+    ):  # fmt: skip
         super().__init__()
-        self.shape = tuple(shape)
+        self.shape, self.guided = tuple(shape), guided
         size = math.prod(self.shape)
-        self.embedding = Embedding(width, classes)
+        self.embedding = Embedding(width, classes, guided=guided)
         self.first, self.last = nn.Linear(size, width), nn.Linear(width, size)
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
 
-    def forward(self, x: Tensor, clock: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, clock: Tensor, y: Tensor | None = None, omega: Tensor | None = None
+    ) -> Tensor:
         check_shape(x, self.shape)
-        e, h = self.embedding(clock, y), self.first(x.flatten(1))
+        e, h = self.embedding(clock, y, omega), self.first(x.flatten(1))
         for block in self.blocks:
             h = block(h, e)
         return self.last(h).reshape(x.shape)

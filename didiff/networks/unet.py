@@ -16,6 +16,7 @@ class UNet(nn.Module):
     pixels that enter as one position with patch**2 times the channels: a 28x28 image is seen as
     14x14, a quarter of the work at the finest level. attention: at the coarsest level, where it is
     cheap. skips=False cuts the bridges from the way down to the way up, to see what they do.
+    guided=True: it is told a guidance scale omega (B,) as well, see `guidance.learned`.
 
     Raises ValueError for a side that cannot be halved that often, x of another shape, or labels it
     does not know.
@@ -25,13 +26,13 @@ class UNet(nn.Module):
 
     def __init__(
         self, shape: tuple = (1, 28, 28), channels: tuple = (48, 96), classes: int = 0,
-        patch: int = 2, attention: bool = True, skips: bool = True,
+        patch: int = 2, attention: bool = True, skips: bool = True, guided: bool = False,
     ):  # fmt: skip
         super().__init__()
-        self.shape, self.skips = tuple(shape), skips
+        self.shape, self.skips, self.guided = tuple(shape), skips, guided
         _check_side(self.shape, patch, len(channels))
         width = 4 * channels[0]
-        self.embedding = Embedding(width, classes)
+        self.embedding = Embedding(width, classes, guided=guided)
         self.encoder = Encoder(shape[0], channels, patch, width)
         self.middle = Attention(channels[-1]) if attention else nn.Identity()
         self.upsample = nn.ModuleList(
@@ -45,9 +46,11 @@ class UNet(nn.Module):
         # the order of numbers in memory that convolutions on a CPU like best
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, clock: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, clock: Tensor, y: Tensor | None = None, omega: Tensor | None = None
+    ) -> Tensor:
         check_shape(x, self.shape)
-        e = self.embedding(clock, y)
+        e = self.embedding(clock, y, omega)
         bridges = self.encoder(x, e)
         h = self.middle(bridges[-1])
         for level in reversed(range(len(bridges))):

@@ -97,7 +97,7 @@ class Playground:
     def __init__(
         self, methods: Mapping[str, Callable], counted: Mapping[str, Counted],
         levels: Callable[[int], list[NoiseLevel]], *, shape: tuple = (1, 28, 28),
-        omega: float = 3.0, steps: int = 20,
+        omega: float = 3.0, steps: int = 8,
     ):  # fmt: skip
         if not methods:
             raise ValueError("a playground needs a method: {name: (y, omega) -> guided denoiser}")
@@ -108,7 +108,7 @@ class Playground:
 
     def explorer(self) -> Explorer:
         """Sixteen images: the first guesses at once, then the samples and what they are worth."""
-        steps = slider("sampler steps", 1, max(40, self.steps), value=self.steps)
+        steps = slider("sampler steps", 1, max(50, self.steps), value=self.steps)
         return Explorer(self.frames, self._controls(steps=steps), self._width)
 
     def trajectory(self) -> Explorer:

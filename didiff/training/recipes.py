@@ -22,9 +22,10 @@ from ..process import add_noise
 from ..samplers import ddim, initial_noise, last
 from ..schedules import DDPMSchedule, cosine, grid
 from . import metrics
+from .distillation import distilling
 from .loop import Progress, drop_labels, fit, random_steps
 from .optimiser import Muon
-from .weights import build
+from .weights import build, load
 
 
 class Run(NamedTuple):
@@ -65,10 +66,16 @@ def sample(
     levels, generator = grid(SCHEDULE, steps), torch.Generator().manual_seed(seed)
     noise = initial_noise((len(y), *denoiser.net.shape), levels[0], generator, torch.float32)
     walks = (
-        ddim(guidance.classifier_free(denoiser, labels, omega), part, levels, eta, generator)
+        ddim(guided(denoiser, labels, omega), part, levels, eta, generator)
         for part, labels in zip(noise.split(AT_ONCE), y.split(AT_ONCE), strict=True)
     )
     return torch.cat([last(walk) for walk in walks])
+
+
+def guided(denoiser, y, omega):
+    """The denoiser guided to the classes y: by one call if it has learnt to be, else by two."""
+    learned = getattr(denoiser.net, "guided", False)
+    return (guidance.learned if learned else guidance.classifier_free)(denoiser, y, omega)
 
 
 # --- digits --------------------------------------------------------------------------------------
@@ -138,6 +145,7 @@ def _card(network: dict, dataset: str, x: Tensor, y: Tensor) -> dict:
 # --- MNIST ---------------------------------------------------------------------------------------
 
 MNIST_NETWORK = {"network": "UNet", "shape": [1, 28, 28], "channels": [48, 96], "classes": 10}
+GUIDED_NETWORK = MNIST_NETWORK | {"guided": True}
 CLASSIFIER_NETWORK = {"network": "ConvNet", "shape": [1, 28, 28], "channels": [32, 64, 64]}
 JUDGE_NETWORK = {"network": "Judge", "shape": [1, 28, 28], "channels": [48, 96, 64]}
 MNIST_STD = 0.6162  # standard deviation of the pixels, in [-1, 1]
@@ -155,6 +163,23 @@ def mnist(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Deno
     return fit(
         denoiser, dropping(0.1), batches, steps, lr=2e-3, ema=0.9997, clip=1.0, warmup=500,
         cooldown=steps // 5, checkpoint=run.checkpoint, optimiser=Muon,
+    )  # fmt: skip
+
+
+def mnist_guided(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Denoiser]]:
+    """The shipped model of MNIST, taught to give its guided answer in one call: omega is an input.
+
+    It starts as its teacher. Lesson: 11_classifier_free_guidance.
+    """
+    torch.manual_seed(seed)
+    teacher = load("mnist")
+    student = Denoiser(build(GUIDED_NETWORK), "v", MNIST_STD, run.dtype)
+    student.net.load_state_dict(teacher.net.state_dict(), strict=False)
+    teacher.dtype = run.dtype
+    batches = data.batches(*data.mnist("train"), size=128, seed=seed)
+    return fit(
+        student, distilling(teacher, SCHEDULE), batches, steps, lr=1e-3, ema=0.999, clip=1.0,
+        warmup=100, cooldown=steps // 2, checkpoint=run.checkpoint,
     )  # fmt: skip
 
 
@@ -281,6 +306,7 @@ def _mnist_card(network: dict) -> Callable[[], dict]:
 RECIPES = {
     "digits": Recipe(digits, 4000, images_quality, digits_card),
     "mnist": Recipe(mnist, 28000, mnist_quality, _mnist_card(MNIST_NETWORK)),
+    "mnist_guided": Recipe(mnist_guided, 5000, mnist_quality, _mnist_card(GUIDED_NETWORK)),
     "mnist_classifier": Recipe(
         mnist_classifier, 4000, classifier_quality, _mnist_card(CLASSIFIER_NETWORK)
     ),
