@@ -15,13 +15,14 @@ from .loop import random_steps
 def distilling(teacher: Denoiser, schedule: DDPMSchedule, largest: float = 10.0):
     """The loss of a student that is to say in one call what `classifier_free` says in two.
 
-    (student, x0 (B, *d), y (B,)) -> (B,). The student is told omega (B,), uniform in 0..largest.
-    Errors grow with omega, and are divided by 1 + omega so that small scales are learnt as well.
+    (student, x0 (B, *d), y (B,)) -> (B,). The student is told omega (B,) in 0..largest, small
+    scales more often: between 0 and 1 the answer turns from one that ignores the label to one that
+    obeys it. Errors grow with omega, and are divided by 1 + omega.
     Source: Meng et al. 2023, eq. 4. Lesson: 11_classifier_free_guidance.
     """
 
     def losses(student: Denoiser, x0: Tensor, y: Tensor) -> Tensor:
-        t, omega = random_steps(schedule, len(x0)), largest * torch.rand(len(x0))
+        t, omega = random_steps(schedule, len(x0)), largest * torch.rand(len(x0)) ** 2
         xt = add_noise(x0, torch.randn_like(x0), t)
         with torch.no_grad():
             wanted = guidance.classifier_free(teacher, y, omega[:, None, None, None])(xt, t)

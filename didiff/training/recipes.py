@@ -306,7 +306,7 @@ def _mnist_card(network: dict) -> Callable[[], dict]:
 RECIPES = {
     "digits": Recipe(digits, 4000, images_quality, digits_card),
     "mnist": Recipe(mnist, 28000, mnist_quality, _mnist_card(MNIST_NETWORK)),
-    "mnist_guided": Recipe(mnist_guided, 5000, mnist_quality, _mnist_card(GUIDED_NETWORK)),
+    "mnist_guided": Recipe(mnist_guided, 4000, mnist_quality, _mnist_card(GUIDED_NETWORK)),
     "mnist_classifier": Recipe(
         mnist_classifier, 4000, classifier_quality, _mnist_card(CLASSIFIER_NETWORK)
     ),

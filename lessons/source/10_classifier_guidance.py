@@ -1176,7 +1176,6 @@ play = Playground(
     {"painter": painter, "critic": critic, "clean critic": naive},
     lambda steps: grid(SCHEDULE, steps, start=0.99),
     omega=1.0,
-    steps=12,
 )
 explorer = play.explorer()
 explorer.show(
@@ -1210,7 +1209,7 @@ path.show(
     alt="eight canvases on their way from noise to digits, and below them the expected pictures: "
     "at the very first stop soft, heavy shapes of the wanted digits, which then find their lines",
     still_over="stop",
-    values=[0, 1, 2, 4, 8, 12],
+    values=[0, 1, 2, 4, 6, 8],
 )
 
 # %% [markdown] tags=["play"]
