@@ -82,5 +82,5 @@ def test_an_eps_network_at_pure_noise_is_an_error_with_the_remedy():
 def test_shapes_that_do_not_match_are_errors():
     with pytest.raises(ValueError, match=r"\(3, 2\) and eps \(3, 1\)"):
         add_noise(torch.zeros(3, 2), torch.zeros(3, 1), level(1, 0))
-    with pytest.raises(ValueError, match="4 noise levels for a batch of 3"):
+    with pytest.raises(ValueError, match=r"noise levels of shape \(4,\) for a batch of 3"):
         add_noise(torch.zeros(3, 2), torch.zeros(3, 2), SCHEDULES["linear"].at([1, 2, 3, 4]))
