@@ -116,12 +116,14 @@ def add_noise(x0: Tensor, eps: Tensor, t: NoiseLevel) -> Tensor:
     """
     if x0.shape != eps.shape:
         raise ValueError(f"x0 {tuple(x0.shape)} and eps {tuple(eps.shape)} must have one shape")
+    x0, eps = floats(x0), floats(eps)
     signal, noise = t.like(x0)
     return signal * x0 + noise * eps
 
 
 def from_x0(x: Tensor, t: NoiseLevel, x0: Tensor) -> Prediction:
     """The prediction whose x0 is given, eps = (x - signal * x0) / noise; needs noise > 0."""
+    x, x0 = floats(x), floats(x0)
     signal, noise = t.like(x)
     return Prediction(x0, (x - signal * x0) / noise)
 
@@ -132,6 +134,7 @@ def from_eps(x: Tensor, t: NoiseLevel, eps: Tensor) -> Prediction:
     Raises ValueError where there is no signal to speak of, see `check_signal`.
     """
     check_signal(t)
+    x, eps = floats(x), floats(eps)
     signal, noise = t.like(x)
     return Prediction((x - noise * eps) / signal, eps)
 
