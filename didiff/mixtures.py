@@ -13,7 +13,7 @@ from torch import Tensor
 from .process import NoiseLevel, Prediction, floats, wide
 
 NO_LABEL = -1  # y = None, or this value in y, means: no condition
-_LARGEST_TABLE = 2**24  # entries of a batch x components table computed at once: 64 MB in float32
+_LARGEST_TABLE = 2**24  # entries of a batch x components table computed at once: 128 MB in float64
 
 
 def as_labels(y, x: Tensor) -> Tensor:
@@ -58,16 +58,16 @@ class Mixture:
         self.std = _column(std, count, self.means.dtype, "std")
         weights = _column(1.0 if weights is None else weights, count, self.means.dtype, "weights")
         self.labels = _column(0 if labels is None else labels, count, torch.long, "labels")
-        if self.std.min() < 0 or not self.std.isfinite().all():
-            raise ValueError(f"std = {self.std.min().item():g} must be 0 or more")
-        if not (weights > 0).all():
-            raise ValueError(f"weights must be positive, got {weights.min().item():g}")
+        for bad in self.std[~((self.std >= 0) & self.std.isfinite())].tolist():
+            raise ValueError(f"std = {bad:g} must be 0 or more")
+        for bad in weights[~((weights > 0) & weights.isfinite())].tolist():
+            raise ValueError(f"weights must be positive, got {bad:g}")
         if self.labels.min() < 0:
             raise ValueError(f"label {self.labels.min()} of a component: labels start at 0")
         self.log_weights = (weights / weights.sum()).log()
         self.classes = int(self.labels.max()) + 1
         self._means = self.means.flatten(1)
-        self._square_norms = (self._means**2).sum(1)
+        self._square_norms = (wide(self._means) ** 2).sum(1)
 
     # --- the denoiser and the densities ----------------------------------------------------------
 
