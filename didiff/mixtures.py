@@ -13,7 +13,7 @@ from torch import Tensor
 from .process import NoiseLevel, Prediction, floats, wide
 
 NO_LABEL = -1  # y = None, or this value in y, means: no condition
-_LARGEST_TABLE = 2**24  # entries of a batch x components table computed at once: 128 MB in float64
+_LARGEST_TABLE = 2**24  # entries of a table batch x components computed at once: 128 MB
 
 
 def as_labels(y, x: Tensor) -> Tensor:
