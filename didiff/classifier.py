@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .denoiser import network_input
-from .process import NoiseLevel, add_noise
+from .mixtures import as_classes
+from .process import NoiseLevel, add_noise, floats
 
 
 class Classifier(nn.Module):
@@ -38,8 +39,10 @@ def cross_entropy(classifier, x0: Tensor, t: NoiseLevel, y: Tensor, eps=None) ->
     """-log p(y | xt) for each sample, (B,), at xt = signal * x0 + noise * eps; eps: drawn if None.
 
     Taught at the levels that a sampler visits, a classifier is a noise-aware one.
+    Raises ValueError for a label that the classifier does not know.
     Source: Dhariwal & Nichol 2021, sec. 4; L6-57. Lesson: 10_classifier_guidance.
     """
-    eps = torch.randn_like(x0) if eps is None else eps
+    eps = torch.randn_like(floats(x0)) if eps is None else eps
     log_prob = classifier.class_log_prob(add_noise(x0, eps, t), t)
+    y = as_classes(y, log_prob)
     return -log_prob.gather(1, y[:, None])[:, 0]

@@ -9,7 +9,7 @@ import os
 import torch
 from torch import Tensor, nn
 
-from .process import NoiseLevel, Prediction, add_noise, solve
+from .process import NoiseLevel, Prediction, add_noise, floats, solve
 
 
 def _velocity(t: NoiseLevel, sigma_data: float):
@@ -40,7 +40,7 @@ class Denoiser(nn.Module):
     variance. dtype: run the network alone in this precision (torch.bfloat16); the rest stays.
 
     Raises ValueError for an unknown target or sigma_data <= 0, and, when called, where the target
-    says nothing (an eps-network at signal = 0).
+    says nothing (an eps-network at signal = 0, or next to it).
     Source: the preconditioning of Karras et al. 2022, table 1. Lesson: 06_score_and_noise.
     """
 
@@ -54,6 +54,7 @@ class Denoiser(nn.Module):
     def forward(
         self, x: Tensor, t: NoiseLevel, y: Tensor | None = None, omega: Tensor | None = None
     ) -> Prediction:
+        x = floats(x)
         scaled, clock = network_input(x, t, self.sigma_data)
         told = (y,) if omega is None else (y, omega)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
@@ -81,6 +82,7 @@ def quick(denoiser: Denoiser) -> Denoiser:
 
 def network_input(x: Tensor, t: NoiseLevel, sigma_data: float) -> tuple[Tensor, Tensor]:
     """What a network is shown: x (B, *d) brought to unit variance, and the clock (B,) of t."""
+    x = floats(x)
     t = t.like(x)
     scale = ((t.signal * sigma_data) ** 2 + t.noise**2).rsqrt()
     return scale * x, t.clock.to(x).reshape(-1).expand(len(x))
@@ -98,7 +100,7 @@ def loss(
     Source: Ho et al. 2020, eq. 14; L6-24. Lesson: 05_training_objective.
     """
     row = TARGETS[_check_target(target or getattr(denoiser, "target", None))]
-    eps = torch.randn_like(x0) if eps is None else eps
+    eps = torch.randn_like(floats(x0)) if eps is None else eps
     t = t.like(x0)
     guess = denoiser(add_noise(x0, eps, t), t, y)
     p, q = row(t, getattr(denoiser, "sigma_data", 1.0))

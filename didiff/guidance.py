@@ -10,16 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .mixtures import NO_LABEL
-from .process import NoiseLevel, Prediction, from_eps, from_x0
+from .mixtures import NO_LABEL, as_classes, as_labels
+from .process import NoiseLevel, Prediction, check_signal, floats, from_eps, from_x0, per_sample
 
 
 def condition(denoiser, y):
     """The conditional denoiser at y: an integer for all samples, (B,), or None for no condition."""
 
     def conditioned(x: Tensor, t: NoiseLevel) -> Prediction:
-        labels = y if y is None else torch.as_tensor(y, device=x.device).expand(len(x))
-        return denoiser(x, t, labels)
+        return denoiser(x, t, y if y is None else as_labels(y, x))
 
     return conditioned
 
@@ -29,32 +28,33 @@ def classifier_free(denoiser, y, omega, negative=NO_LABEL):
 
     Both come from one call of the denoiser with a batch twice as long, which takes less time than
     two. y: an integer or (B,). negative: a label to move away from instead of "no label". omega:
-    a number, or a tensor that multiplies x. Raises ValueError if omega is NaN or infinite.
+    a number, or one per sample (B,). Raises ValueError if omega is NaN or infinite, or of another
+    shape.
     Source: Ho & Salimans 2022, eq. 6 with w = omega - 1; L22-12, L6-67.
     """
     _check_omega(omega)
 
-    def guided(x: Tensor, t: NoiseLevel) -> Prediction:
-        labels = [torch.as_tensor(of, device=x.device).expand(len(x)) for of in (negative, y)]
-        both = denoiser(torch.cat([x, x]), _for_both(t.like(x)), torch.cat(labels))
+    def guided(x: Tensor, t: NoiseLevel, omega: Tensor) -> Prediction:
+        labels = torch.cat([as_labels(of, x) for of in (negative, y)])
+        both = denoiser(torch.cat([x, x]), _for_both(t.like(x)), labels)
         return Prediction(*(u + omega * (c - u) for u, c in (half.chunk(2) for half in both)))
 
-    return guided
+    return lambda x, t: guided(x, t, per_sample(omega, x, "omega"))
 
 
 def learned(denoiser, y, omega):
     """The guided denoiser of a network that was taught the answer of `classifier_free`: one call.
 
     denoiser: takes omega (B,) beside the labels, as a `Denoiser` of UNet(guided=True) does; it
-    knows the scales it was taught. y: an integer or (B,); omega: a number or (B,).
-    Raises ValueError if omega is NaN or infinite.
+    knows the scales it was taught. y: an integer or (B,); omega: a number, or one per sample (B,).
+    Raises ValueError if omega is NaN or infinite, or of another shape.
     Source: Meng et al. 2023, sec. 3.1. Lesson: 11_classifier_free_guidance.
     """
     _check_omega(omega)
 
     def guided(x: Tensor, t: NoiseLevel) -> Prediction:
-        labels = torch.as_tensor(y, device=x.device).expand(len(x))
-        return denoiser(x, t, labels, omega=torch.as_tensor(omega).to(x).expand(len(x)))
+        scale = per_sample(omega, x, "omega").flatten().to(x).expand(len(x))
+        return denoiser(x, t, as_labels(y, x), scale)
 
     return guided
 
@@ -68,22 +68,22 @@ def classifier(denoiser, log_prob: Callable[[Tensor, NoiseLevel], Tensor], omega
 
     log_prob: (x (B, *d), t) -> (B,), log p(y | x_t) of a classifier that knows noisy inputs; only
     it is differentiated, never the denoiser. Equals `classifier_free` if both are exact.
-    Raises ValueError if omega is not finite, or where signal = 0 (no x0 follows from eps there).
+    omega: a number, or one per sample (B,).
+    Raises ValueError if omega is not finite or of another shape, and where there is no signal to
+    speak of: no x0 follows from eps there, and the least error of a gradient would be a huge one.
     Source: Dhariwal & Nichol 2021, alg. 2; L6-54.
     """
     _check_omega(omega)
 
-    def classified(x: Tensor, t: NoiseLevel) -> Prediction:
-        if (t.signal == 0).any():
-            raise ValueError(
-                "classifier guidance needs signal > 0: start the grid a little below 1"
-            )
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(log_prob(leaf, t).sum(), leaf)
+    def guided(x: Tensor, t: NoiseLevel, omega: Tensor) -> Prediction:
+        check_signal(t)
+        with torch.inference_mode(False), torch.enable_grad():
+            # copies, as tensors made in inference mode cannot be differentiated
+            leaf, level = floats(x).detach().clone().requires_grad_(), (v.clone() for v in t)
+            (gradient,) = torch.autograd.grad(log_prob(leaf, NoiseLevel(*level)).sum(), leaf)
         return from_eps(x, t, denoiser(x, t).eps - omega * t.like(x).noise * gradient)
 
-    return classified
+    return lambda x, t: guided(x, t, per_sample(omega, x, "omega"))
 
 
 def log_prob_of(model, y) -> Callable[[Tensor, NoiseLevel], Tensor]:
@@ -93,8 +93,8 @@ def log_prob_of(model, y) -> Callable[[Tensor, NoiseLevel], Tensor]:
     """
 
     def log_prob(x: Tensor, t: NoiseLevel) -> Tensor:
-        classes = torch.as_tensor(y, device=x.device).expand(len(x))
-        return model.class_log_prob(x, t).gather(1, classes[:, None])[:, 0]
+        table = model.class_log_prob(x, t)
+        return table.gather(1, as_classes(y, table)[:, None])[:, 0]
 
     return log_prob
 
@@ -102,11 +102,21 @@ def log_prob_of(model, y) -> Callable[[Tensor, NoiseLevel], Tensor]:
 def interval(plain, guided, low: float, high: float):
     """`guided` while low <= clock <= high, `plain` elsewhere (clock 0 is data, 1 is noise).
 
+    Both are asked where the levels of a batch lie inside and outside.
     Raises ValueError unless 0 <= low <= high <= 1. Source: Kynkäänniemi et al. 2024, eq. 5.
     """
     if not 0 <= low <= high <= 1:
         raise ValueError(f"need 0 <= low <= high <= 1 on the clock, got {low} and {high}")
-    return lambda x, t: (guided if low <= t.clock <= high else plain)(x, t)
+
+    def switched(x: Tensor, t: NoiseLevel) -> Prediction:
+        inside = (low <= t.clock) & (t.clock <= high)
+        if inside.all() or not inside.any():
+            return (guided if inside.any() else plain)(x, t)
+        chosen = per_sample(inside, x, "noise levels").bool()
+        pairs = zip(guided(x, t), plain(x, t), strict=True)
+        return Prediction(*(torch.where(chosen, a, b) for a, b in pairs))
+
+    return switched
 
 
 def clip(denoiser, low: float = -1.0, high: float = 1.0):

@@ -10,10 +10,32 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .process import NoiseLevel, Prediction
+from .process import NoiseLevel, Prediction, floats, wide
 
 NO_LABEL = -1  # y = None, or this value in y, means: no condition
-_LARGEST_TABLE = 2**24  # entries of a batch x components table computed at once: 64 MB in float32
+_LARGEST_TABLE = 2**24  # entries of a table batch x components computed at once: 128 MB
+
+
+def as_labels(y, x: Tensor) -> Tensor:
+    """One label for all samples of x (B, *d), or a label each, as integers (B,).
+
+    Raises ValueError for labels that are no integers, or of another number.
+    """
+    y = torch.as_tensor(y, device=x.device)
+    if y.is_floating_point():
+        raise ValueError(f"labels of type {y.dtype}: give integers, and {NO_LABEL} for no label")
+    if y.ndim > 1 or y.numel() not in (1, len(x)):
+        raise ValueError(f"labels of shape {tuple(y.shape)} for a batch of {len(x)}")
+    return y.long().expand(len(x))  # not every type of integer can hold -1, or be an index
+
+
+def as_classes(y, table: Tensor) -> Tensor:
+    """`as_labels` of the columns of a table (B, classes). Raises ValueError for any other label."""
+    y, classes = as_labels(y, table).clone(), table.shape[1]  # one of inference mode is no index
+    # looking at the values of a GPU tensor would make every call wait for it
+    if y.device.type == "cpu" and ((y < 0) | (y >= classes)).any():
+        raise ValueError(f"labels {y.min()}..{y.max()}: this classifier knows 0..{classes - 1}")
+    return y
 
 
 class Mixture:
@@ -31,21 +53,21 @@ class Mixture:
     """
 
     def __init__(self, means, std=0.0, weights=None, labels=None):
-        self.means = torch.as_tensor(means)
+        self.means = floats(torch.as_tensor(means))
         count = len(self.means)
         self.std = _column(std, count, self.means.dtype, "std")
         weights = _column(1.0 if weights is None else weights, count, self.means.dtype, "weights")
         self.labels = _column(0 if labels is None else labels, count, torch.long, "labels")
-        if self.std.min() < 0 or not self.std.isfinite().all():
-            raise ValueError(f"std = {self.std.min().item():g} must be 0 or more")
-        if not (weights > 0).all():
-            raise ValueError(f"weights must be positive, got {weights.min().item():g}")
+        for bad in self.std[~((self.std >= 0) & self.std.isfinite())].tolist():
+            raise ValueError(f"std = {bad:g} must be 0 or more")
+        for bad in weights[~((weights > 0) & weights.isfinite())].tolist():
+            raise ValueError(f"weights must be positive, got {bad:g}")
         if self.labels.min() < 0:
             raise ValueError(f"label {self.labels.min()} of a component: labels start at 0")
         self.log_weights = (weights / weights.sum()).log()
         self.classes = int(self.labels.max()) + 1
         self._means = self.means.flatten(1)
-        self._square_norms = (self._means**2).sum(1)
+        self._square_norms = (wide(self._means) ** 2).sum(1)
 
     # --- the denoiser and the densities ----------------------------------------------------------
 
@@ -56,7 +78,8 @@ class Mixture:
 
     def log_prob(self, x: Tensor, t: NoiseLevel, y=None) -> Tensor:
         """log p_t(x), or log p_t(x | y) where there is a label. Returns (B,), in nats."""
-        return torch.cat([self._log_joint(*chunk).logsumexp(1) for chunk in self._chunks(x, t, y)])
+        parts = [self._log_joint(*chunk).logsumexp(1) for chunk in self._chunks(x, t, y)]
+        return torch.cat(parts).to(floats(x))
 
     def score(self, x: Tensor, t: NoiseLevel, y=None) -> Tensor:
         """grad_x log p_t(x), or log p_t(x | y): -eps / noise; needs noise > 0. Source: L6-51."""
@@ -66,7 +89,7 @@ class Mixture:
         """log p(y | xt = x) for y = 0..classes-1, a perfect classifier of noisy points. (B, C)."""
         joint = torch.cat([self._log_joint(*chunk) for chunk in self._chunks(x, t, None)])
         by_class = [joint[:, self.labels == c].logsumexp(1) for c in range(self.classes)]
-        return torch.stack(by_class, 1).log_softmax(1)
+        return torch.stack(by_class, 1).log_softmax(1).to(floats(x))
 
     def sample(self, n: int, y: int | None = None, generator=None) -> tuple[Tensor, Tensor]:
         """n clean points x0 (n, *d) and their labels (n,), of class y only if it is given."""
@@ -101,7 +124,11 @@ class Mixture:
     # --- plumbing --------------------------------------------------------------------------------
 
     def _log_joint(self, x: Tensor, t: NoiseLevel, y: Tensor | None) -> Tensor:
-        """log p(k | y) + log p_t(x | k). Returns (B, K)."""
+        """log p(k | y) + log p_t(x | k). Returns (B, K), in float64.
+
+        A distance of 0.002 between images whose squares add up to hundreds is lost in float32.
+        """
+        x, t = wide(x), NoiseLevel(*map(wide, t))
         log_weights = self.log_weights.to(x)
         if y is not None:
             allowed = (self.labels.to(y) == y[:, None]) | (y[:, None] == NO_LABEL)
@@ -109,7 +136,7 @@ class Mixture:
         return log_weights + self._log_likelihood(x, *t)
 
     def _predict(self, x: Tensor, t: NoiseLevel, y: Tensor | None) -> Prediction:
-        return self._mean_prediction(x, *t, share=self._log_joint(x, t, y).softmax(1))
+        return self._mean_prediction(x, *t, share=self._log_joint(x, t, y).softmax(1).to(x))
 
     def _chunks(self, x: Tensor, t: NoiseLevel, y) -> Iterator[tuple]:
         """The batch in pieces (x (b, D), t, y), small enough for a table b x K."""
@@ -117,7 +144,7 @@ class Mixture:
             raise ValueError(
                 f"points {tuple(x.shape[1:])} for a mixture of points {tuple(self.means.shape[1:])}"
             )
-        y, flat = self._check_labels(x, y), x.flatten(1)
+        y, flat = self._check_labels(x, y), floats(x).flatten(1)
         t = t.like(flat)
         size = max(1, _LARGEST_TABLE // len(self.means))
         for i in range(0, max(len(x), 1), size):
@@ -128,13 +155,11 @@ class Mixture:
     def _check_labels(self, x: Tensor, y) -> Tensor | None:
         if y is None:
             return None
-        y = torch.as_tensor(y, device=x.device)
-        if y.ndim > 1 or (y.ndim == 1 and len(y) not in (1, len(x))):
-            raise ValueError(f"labels of shape {tuple(y.shape)} for a batch of {len(x)}")
+        y = as_labels(y, x)
         for label in y.unique().tolist():
             if label != NO_LABEL:
                 self._carries(label)
-        return y.expand(len(x))
+        return y
 
     def _carries(self, y: int | None) -> Tensor:
         """Which components carry label y (all if None). Returns (K,) booleans."""
@@ -147,6 +172,9 @@ class Mixture:
 
 class CovarianceMixture(Mixture):
     """p(x0) = sum_k weight_k N(mean_k, covariance_k), the same with a full covariance each.
+
+    The ground truth for data whose numbers hang together, as neighbouring pixels do: what a
+    denoiser makes of directions that the noise swallows at different levels is exact here.
 
     means (K, D); covariances (D, D) or (K, D, D), symmetric and positive semi-definite. In its
     eigenbasis each component is a product of one-dimensional Gaussians; meant for small K and D.

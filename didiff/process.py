@@ -52,17 +52,50 @@ class NoiseLevel(NamedTuple):
 
         Raises ValueError if there is neither one level for the batch nor one per sample.
         """
-        return NoiseLevel(*(_like(value, x) for value in self))
+        return NoiseLevel(*(per_sample(value, x, "noise levels") for value in self))
 
 
-def _like(value: Tensor, x: Tensor) -> Tensor:
+LEAST_SIGNAL = 2e-3
+"""In units of the noise: with less of it, x0 = (x - noise * eps) / signal is made of errors.
+
+An error of eps arrives noise / signal times larger: 160 times where the lectures' linear table
+ends, which is in use everywhere, and 20,000 times at the end of the cosine one.
+"""
+
+
+def per_sample(value, x: Tensor, what: str) -> Tensor:
+    """One number, or one per sample (B,) or (B, 1, ..), shaped to multiply `x` (B, *d).
+
+    Raises ValueError, which counts them as `what`, for another number or shape.
+    """
+    value = floats(value)
     if value.ndim == 0:  # a scalar multiplies tensors of any type without changing it
-        return value.double()
-    if value.numel() not in (1, len(x)):
+        return wide(value)
+    if value.numel() not in (1, len(x)) or len(value) != value.numel():
         raise ValueError(
-            f"{value.numel()} noise levels for a batch of {len(x)}: give one, or one per sample"
+            f"{what} of shape {tuple(value.shape)} for a batch of {len(x)}: "
+            "give one, or one per sample"
         )
-    return value.to(x).reshape(-1, *[1] * (x.ndim - 1))
+    return value.to(x.device, floats(x[:0]).dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def floats(values) -> Tensor:
+    """The same values as floating-point numbers, since integers would overflow or be cut off.
+
+    Floating-point tensors stay as they are, integers get torch's default type, Python's numbers
+    float64.
+    """
+    if not isinstance(values, Tensor):
+        return torch.as_tensor(values, dtype=torch.float64)
+    return values if values.is_floating_point() else values.to(torch.get_default_dtype())
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float64 where its device has that; Apple's GPUs have not, there it stays as it is."""
+    try:
+        return x.double()
+    except (TypeError, RuntimeError):
+        return x
 
 
 class Prediction(NamedTuple):
@@ -83,20 +116,39 @@ def add_noise(x0: Tensor, eps: Tensor, t: NoiseLevel) -> Tensor:
     """
     if x0.shape != eps.shape:
         raise ValueError(f"x0 {tuple(x0.shape)} and eps {tuple(eps.shape)} must have one shape")
+    x0, eps = floats(x0), floats(eps)
     signal, noise = t.like(x0)
     return signal * x0 + noise * eps
 
 
 def from_x0(x: Tensor, t: NoiseLevel, x0: Tensor) -> Prediction:
     """The prediction whose x0 is given, eps = (x - signal * x0) / noise; needs noise > 0."""
+    x, x0 = floats(x), floats(x0)
     signal, noise = t.like(x)
     return Prediction(x0, (x - signal * x0) / noise)
 
 
 def from_eps(x: Tensor, t: NoiseLevel, eps: Tensor) -> Prediction:
-    """The prediction whose eps is given, x0 = (x - noise * eps) / signal; needs signal > 0."""
+    """The prediction whose eps is given, x0 = (x - noise * eps) / signal.
+
+    Raises ValueError where there is no signal to speak of, see `check_signal`.
+    """
+    check_signal(t)
+    x, eps = floats(x), floats(eps)
     signal, noise = t.like(x)
     return Prediction((x - noise * eps) / signal, eps)
+
+
+def check_signal(t: NoiseLevel) -> None:
+    """Raises ValueError for a level at which no x0 follows from eps: signal < LEAST_SIGNAL * noise.
+
+    Not only pure noise is such a level, also the last one of the cosine table.
+    """
+    if (t.signal <= LEAST_SIGNAL * t.noise).any():
+        raise ValueError(
+            f"no x0 follows from eps at signal = {t.signal.min().item():.3g}: "
+            "start the grid a little below 1 (start=0.99)"
+        )
 
 
 def solve(x: Tensor, t: NoiseLevel, output: Tensor, p: Tensor, q: Tensor) -> Prediction:
@@ -105,15 +157,16 @@ def solve(x: Tensor, t: NoiseLevel, output: Tensor, p: Tensor, q: Tensor) -> Pre
     x, output (B, *d); p, q: numbers or tensors that multiply x. Whatever a network is taught to
     predict, (p, q) is all there is to know about it (`didiff.denoiser.TARGETS`).
 
-    Raises ValueError where both equations say the same, e.g. an eps-network at pure noise. Checked
-    for a level shared by the batch only: there it costs nothing, even on a GPU.
+    Raises ValueError where both equations say nearly the same, e.g. an eps-network at pure noise:
+    an error of the output would be 1 / LEAST_SIGNAL times larger in x0. Checked for a level shared
+    by the batch only: there it costs nothing, even on a GPU.
     """
     signal, noise = t.like(x)
     det = signal * q - noise * p
-    if det.ndim == 0 and abs(det) < 1e-8:
+    if det.ndim == 0 and not abs(det) > LEAST_SIGNAL * noise * (p * p + q * q) ** 0.5:
         raise ValueError(
             f"a network that predicts {float(p):g} * x0 + {float(q):g} * eps says nothing new at "
             f"signal = {float(signal):.3g}, noise = {float(noise):.3g}: "
-            "use the target v, or start the grid a little below 1"
+            "use the target v, or start the grid a little below 1 (start=0.99)"
         )
     return Prediction((q * x - noise * output) / det, (signal * output - p * x) / det)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .process import NoiseLevel, Prediction, add_noise, from_x0
+from .process import NoiseLevel, Prediction, add_noise, floats, from_x0
 from .schedules import check_monotone
 
 
@@ -49,7 +49,7 @@ def sampler(walk: Callable) -> Callable:
     @functools.wraps(walk)
     def checked(denoiser, x: Tensor, levels: list[NoiseLevel], *args, **options):
         check_monotone(levels)
-        return torch.no_grad()(walk)(denoiser, x, levels, *args, **options)
+        return torch.no_grad()(walk)(denoiser, floats(x), levels, *args, **options)
 
     return checked
 
@@ -149,23 +149,22 @@ def probability_flow(denoiser, x, levels) -> Iterator[State]:
     """The probability-flow ODE, dz/dphi = cos(phi) eps - sin(phi) x0, by a third-order method.
 
     z = x / sqrt(signal^2 + noise^2) and phi is the angle of the level, so the velocity is finite
-    at both ends. x (B, *d) at levels[0]; three calls a step, none of them at the next level.
+    at both ends. x (B, *d) at levels[0]; three calls a step, none of them at the next level. The
+    levels in between have the size of the schedule, which a network that says the score must know.
     Raises ValueError for levels that are not monotone.
     Source: Song et al. 2021b, eq. 13; Ralston 1962 for the coefficients. Lesson: 07_samplers.
     """
 
-    def velocity(z: Tensor, phi: Tensor) -> Tensor:
-        x0, eps = denoiser(z, NoiseLevel(phi.cos(), phi.sin()))
-        return phi.cos() * eps - phi.sin() * x0
+    def velocity(z: Tensor, t: NoiseLevel) -> Tensor:
+        return _turning(denoiser(_size(t) * z, t), t)
 
     for t, s in pairwise(levels):
         state = look(denoiser, x, t)
         yield state
-        start, h = t.clock * torch.pi / 2, (s.clock - t.clock) * torch.pi / 2
-        z = state.x / _size(t)
-        first = start.cos() * state.eps - start.sin() * state.x0
-        second = velocity(z + h / 2 * first, start + h / 2)
-        third = velocity(z + 3 * h / 4 * second, start + 3 * h / 4)
+        h, z = (s.clock - t.clock) * torch.pi / 2, state.x / _size(t)
+        first = _turning(state, t)
+        second = velocity(z + h / 2 * first, _between(t, s, 1 / 2))
+        third = velocity(z + 3 * h / 4 * second, _between(t, s, 3 / 4))
         x = _size(s) * (z + h * (2 * first + 3 * second + 4 * third) / 9)
     yield look(denoiser, x, s)
 
@@ -181,6 +180,25 @@ def renewed(t: NoiseLevel, s: NoiseLevel) -> Tensor:
 
 def _size(t: NoiseLevel) -> Tensor:
     return (t.signal**2 + t.noise**2).sqrt()
+
+
+def _turning(guess: State | Prediction, t: NoiseLevel) -> Tensor:
+    """dz/dphi at level t."""
+    return (t.signal * guess.eps - t.noise * guess.x0) / _size(t)
+
+
+def _between(t: NoiseLevel, s: NoiseLevel, part: float) -> NoiseLevel:
+    """The level whose angle is that part of the way from t to s, and whose size is the schedule's.
+
+    (signal^2, noise^2) moves on the line from t to s, as it does where signal^2 + noise^2 or the
+    signal keeps its value; on other schedules that is right to second order in the step.
+    """
+    start, end = (level.clock * torch.pi / 2 for level in (t, s))
+    phi = start + part * (end - start)
+    # (cos^2 phi - cos^2 start) / (cos^2 end - cos^2 start), without loss of digits
+    share = (phi - start).sin() * (phi + start).sin() / ((end - start).sin() * (end + start).sin())
+    size = torch.lerp(_size(t) ** -2, _size(s) ** -2, share).rsqrt()
+    return NoiseLevel(size * phi.cos(), size * phi.sin())
 
 
 def _randn_like(x: Tensor, generator) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .process import NoiseLevel
+from .process import NoiseLevel, floats, wide
 
 Schedule = Callable[[Tensor], NoiseLevel]
 
@@ -18,8 +18,20 @@ Schedule = Callable[[Tensor], NoiseLevel]
 
 
 def linear(T: int, first: float = 1e-4, last: float = 0.02) -> Tensor:
-    """beta_k rises linearly from first to last. Returns (T,). Source: Ho et al. 2020, sec. 4."""
+    """beta_k rises linearly from first to last. Returns (T,). Source: Ho et al. 2020, sec. 4.
+
+    The two numbers are meant for T = 1000: a hundred such steps leave more than half the signal.
+    """
     return torch.linspace(first, last, T, dtype=torch.float64)
+
+
+def lectures(T: int) -> Tensor:
+    """Betas that walk the table of the lectures, linear(1000), in T steps. Returns (T,)."""
+    whole = DDPMSchedule(1000, linear)
+    if whole.T == T:
+        return whole.beta  # to the last digit, which the way over logarithms rounds
+    log_alpha_bar = 2 * whole(_line(0.0, 1.0, T)).signal.log()
+    return -torch.expm1(log_alpha_bar.diff())
 
 
 def cosine(T: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
@@ -41,6 +53,7 @@ class DDPMSchedule:
     """The table of the lectures: alpha_bar[k] = prod_{i <= k} (1 - beta_i), with alpha_bar[0] = 1.
 
     T: number of steps. betas: a function T -> (T,), or a tensor (T,), values strictly in (0, 1).
+    The default is the lectures' curve in T steps, so that any T ends in nearly pure noise.
     `beta[k - 1]` is the lectures' beta_k, `alpha_bar` has T + 1 entries, so that no sampler needs
     a special last step. Called with u in [0, 1] it interpolates log alpha_bar between the entries
     (it then is the variance-preserving SDE with piecewise constant beta); `at(k)` reads the table.
@@ -49,7 +62,7 @@ class DDPMSchedule:
     Source: Ho et al. 2020, eq. 4; DS-42, E-01. Lesson: 03_forward_process.
     """
 
-    def __init__(self, T: int = 1000, betas: Callable[[int], Tensor] | Tensor = linear):
+    def __init__(self, T: int = 1000, betas: Callable[[int], Tensor] | Tensor = lectures):
         if T < 1:
             raise ValueError(f"T = {T}: a schedule needs at least one step")
         self.T = T
@@ -67,8 +80,11 @@ class DDPMSchedule:
         self.alpha_bar = self._log_alpha_bar.exp()
 
     def __call__(self, u: Tensor) -> NoiseLevel:
-        """The level at u in [0, 1], any shape; u = k / T is table entry k."""
-        k = torch.as_tensor(u, dtype=torch.float64, device="cpu") * self.T
+        """The level at u in [0, 1], any shape; u = k / T is table entry k.
+
+        Raises ValueError for u outside [0, 1], as all schedules do.
+        """
+        k = _times(u).cpu().double() * self.T
         below = k.detach().floor().long().clamp(0, self.T - 1)
         low, high = self._log_alpha_bar[below], self._log_alpha_bar[below + 1]
         return _level(low + (k - below) * (high - low))
@@ -76,9 +92,15 @@ class DDPMSchedule:
     def at(self, k) -> NoiseLevel:
         """Table entry k in 0..T, an integer or a tensor of integers: (sqrt ab, sqrt(1 - ab)).
 
-        Raises ValueError for k outside 0..T: index -1 would wrap to the *last* entry.
+        Raises ValueError for k outside 0..T: index -1 would wrap to the *last* entry; and for k
+        that is no integer.
         """
         k = torch.as_tensor(k, device="cpu")
+        if k.is_floating_point() or k.dtype == torch.bool:
+            raise ValueError(
+                f"step {k.tolist()}: steps are integers; between them, schedule(k / T)"
+            )
+        k = k.long()  # small integers would be taken for masks
         if k.min() < 0 or k.max() > self.T:
             raise ValueError(f"step {k.min()}..{k.max()} is outside the table 0..{self.T}")
         return _level(self._log_alpha_bar[k])
@@ -97,13 +119,13 @@ def trigonometric(u: Tensor) -> NoiseLevel:
 
     Source: Salimans & Ho 2022, sec. 4; the cosine schedule with s = 0 and no cut.
     """
-    u = torch.as_tensor(u)
+    u = _times(u)
     return NoiseLevel(torch.sin(torch.pi / 2 * (1 - u)), torch.sin(torch.pi / 2 * u))  # exact ends
 
 
 def straight(u: Tensor) -> NoiseLevel:
     """signal = 1 - u, noise = u: the straight line of flow matching. Source: Liu et al. 2023."""
-    u = torch.as_tensor(u)
+    u = _times(u)
     return NoiseLevel(1 - u, u)
 
 
@@ -116,10 +138,28 @@ def exploding(sigma_max: float = 80.0) -> Schedule:
         raise ValueError(f"sigma_max = {sigma_max} must be a positive number")
 
     def variance_exploding(u: Tensor) -> NoiseLevel:
-        u = torch.as_tensor(u)
+        u = _times(u)
         return NoiseLevel(torch.ones_like(u), sigma_max * u)
 
     return variance_exploding
+
+
+def _times(u) -> Tensor:
+    """u as floating-point numbers in [0, 1]; what lies outside by rounding alone is put on the end.
+
+    Raises ValueError for u further outside, such as the number of a step.
+    """
+    u = floats(u)
+    outside = ~((u >= -_ROUNDING) & (u <= 1 + _ROUNDING))
+    if outside.any():
+        raise ValueError(
+            f"u = {u[outside].flatten()[0].item():g}: a schedule is called with u from 0 (data) to "
+            "1 (noise); step k of a DDPM table is at(k)"
+        )
+    return u.clamp(0, 1)
+
+
+_ROUNDING = 1e-6  # a few units of the last place in float32
 
 
 # --- grids: where a sampler stops ----------------------------------------------------------------
@@ -149,7 +189,7 @@ def log_snr_grid(
     if not (first.isfinite() and last.isfinite()):
         raise ValueError(
             f"log-SNR runs from {first:g} to {last:g} between u = {start} and {end}: "
-            "move the infinite end inwards (e.g. start=0.999, end=0.001)"
+            "move the infinite end inwards (e.g. start=0.99, end=0.001)"
         )
     wanted = first + (last - first) * torch.linspace(0, 1, steps, dtype=torch.float64)
     low, high = torch.full_like(wanted, end), torch.full_like(wanted, start)
@@ -186,7 +226,7 @@ def check_monotone(levels: list[NoiseLevel]) -> list[NoiseLevel]:
     """
     if len(levels) < 2:
         raise ValueError(f"{len(levels)} noise levels: a walk needs at least two")
-    clocks = torch.stack([level.clock.double() for level in levels])
+    clocks = torch.stack([wide(level.clock) for level in levels])
     forwards = torch.sign(clocks[-1] - clocks[0]) or 1.0
     wrong = ~(torch.diff(clocks) * forwards > 0)
     if wrong.any():

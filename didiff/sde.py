@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .process import floats, wide
 from .schedules import Schedule
 
 
@@ -15,7 +16,7 @@ class SDE(NamedTuple):
 
     drift: (x (B, *d), u ()) -> (B, *d); diffusion: u () -> () (a standard deviation per square
     root of time, the same in every direction and for every x).
-    Source: Song et al. 2021, eq. 5; DS-12.
+    Source: Song et al. 2021b, eq. 5; DS-12.
     """
 
     drift: Callable[[Tensor, Tensor], Tensor]
@@ -29,8 +30,10 @@ def wiener(times: Tensor, paths: int, generator=None) -> Tensor:
     Raises ValueError unless the times increase. Source: DS-15, E-36.
     """
     times = _increasing(times)
-    shape = (paths, len(times) - 1)
-    increments = times.diff().sqrt() * torch.randn(shape, generator=generator, dtype=times.dtype)
+    z = torch.randn(
+        (paths, len(times) - 1), generator=generator, dtype=times.dtype, device=times.device
+    )
+    increments = times.diff().sqrt() * z
     return torch.cat([times.new_zeros(paths, 1), increments.cumsum(1)], 1)
 
 
@@ -40,7 +43,7 @@ def simulate(sde: SDE, x: Tensor, times: Tensor, generator=None) -> Iterator[Ten
     Raises ValueError unless the times increase (a reversed SDE runs in increasing time too).
     Source: DS-19.
     """
-    return _simulate(sde, x, _increasing(times), generator)
+    return _simulate(sde, floats(x), _increasing(times), generator)
 
 
 @torch.no_grad()
@@ -54,7 +57,7 @@ def _simulate(sde: SDE, x: Tensor, times: Tensor, generator) -> Iterator[Tensor]
 
 
 def _increasing(times: Tensor) -> Tensor:
-    times = torch.as_tensor(times)
+    times = floats(torch.as_tensor(times))
     if times.ndim != 1 or not (times.diff() > 0).all():
         raise ValueError("times must be one increasing row of numbers; to go back use reverse(sde)")
     return times
@@ -66,8 +69,8 @@ def schedule_sde(schedule: Schedule) -> SDE:
     f = d log signal / du   and   g^2 = d noise^2 / du - 2 f noise^2.
 
     For a DDPM table f = -beta / 2 and g = sqrt(beta) per step, up to O(beta^2) (u counts T steps).
-    Not defined where signal = 0.
-    Source: Kingma et al. 2021, app. A; Song et al. 2021, sec. 3.4; DS-39.
+    Raises ValueError, when asked, where signal = 0: the drift is infinite there.
+    Source: Kingma et al. 2021, app. A; Song et al. 2021b, sec. 3.4; DS-39.
     """
 
     def moments(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,9 +78,13 @@ def schedule_sde(schedule: Schedule) -> SDE:
         return signal.log(), noise**2
 
     def rates(u: Tensor) -> tuple[Tensor, Tensor]:
-        # at u = 0 the slope of noise is infinite, though that of its square is not
-        u = torch.as_tensor(u, dtype=torch.float64).clamp(min=1e-9)
-        (_, variance), (f, slope) = torch.autograd.functional.jvp(moments, u, torch.ones_like(u))
+        with torch.inference_mode(False):  # where nothing could be differentiated
+            # at u = 0 the slope of noise is infinite, though that of its square is not
+            u = wide(floats(u)).clamp(min=1e-9)
+            one = torch.ones_like(u)
+            (_, variance), (f, slope) = torch.autograd.functional.jvp(moments, u, one)
+        if not f.isfinite().all():
+            raise ValueError(f"the drift at u = {u:g} is infinite: stay a little below 1 (0.99)")
         return f, (slope - 2 * f * variance).sqrt()
 
     return SDE(lambda x, u: rates(u)[0] * x, lambda u: rates(u)[1])

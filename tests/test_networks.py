@@ -1,9 +1,13 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from didiff.networks import MLP, ConvNet, UNet
+from didiff.networks import MLP, ConvNet, Judge, UNet
 from didiff.networks.embedding import Embedding
+from didiff.networks.mlp import Block as Layer
+from didiff.networks.unet import Attention, Block, norm
 
 
 def test_output_has_the_shape_of_the_input_for_points_and_images():
@@ -56,7 +60,84 @@ def test_the_sinusoids_tell_a_thousand_steps_apart():
     features = torch.cat([angle.cos(), angle.sin()], 1)
     share = torch.linalg.svdvals(features) ** 2
     share = share / share.sum()
-    assert torch.exp(-(share * share.log()).sum()) > 20
+    assert torch.exp(-(share * share.log()).sum()) > 40
+    # 32 frequencies in equal ratios, the fastest turning within 0.002 of the clock
+    steps = embedding.frequency.double().log().diff()
+    torch.testing.assert_close(
+        steps, torch.full((31,), math.log(1000) / 31).double(), atol=1e-5, rtol=0
+    )
+    assert embedding.frequency[[0, -1]].tolist() == pytest.approx([math.pi, 1000 * math.pi])
+
+
+def test_an_embedding_is_its_formula():
+    embedding, clock, y = Embedding(8, classes=3), torch.tensor([0.0, 0.3, 1.0]), [2, -1, 0]
+    angle = clock[:, None] * math.pi * 1000 ** (torch.arange(32) / 31)
+    first, _, second = embedding.time
+    hidden = nn.functional.silu(first(torch.cat([angle.cos(), angle.sin()], 1)))
+    wanted = nn.functional.silu(second(hidden) + embedding.label.weight[[3, 0, 1]])
+    torch.testing.assert_close(embedding(clock, torch.tensor(y)), wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_labels_may_be_any_integers(dtype):
+    net, x, clock = awake(MLP((2,), 16, 1, classes=10)), torch.randn(3, 2), torch.rand(3)
+    wanted = net(x, clock, torch.tensor([3, 0, 9]))
+    assert torch.equal(net(x, clock, torch.tensor([3, 0, 9], dtype=dtype)), wanted)
+    assert torch.equal(net(x, clock, [3, 0, 9]), wanted)
+    assert torch.equal(net(x, clock, 3), net(x, clock, torch.tensor([3, 3, 3])))
+    if dtype != torch.uint8:
+        assert torch.equal(net(x, clock, torch.tensor(-1, dtype=dtype)), net(x, clock))
+
+
+def test_a_layer_is_its_formula():
+    layer, h, e = awake(Layer(16)), torch.randn(5, 16), torch.randn(5, 16)
+    flat = (h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+    flat = flat * layer.norm.weight + layer.norm.bias
+    inner = flat @ layer.inner.weight.T + layer.inner.bias + layer.told(e)
+    wanted = h + nn.functional.silu(inner) @ layer.outer.weight.T + layer.outer.bias
+    torch.testing.assert_close(layer(h, e), wanted, rtol=0, atol=1e-4)
+
+
+def test_a_block_is_its_formula_and_starts_as_its_skip_but_for_a_constant():
+    h, e = torch.randn(2, 16, 4, 6), torch.randn(2, 12)
+    for outputs in (16, 32):
+        block = Block(16, outputs, 12)
+        constant = block.conv2.bias[:, None, None].expand(2, outputs, 4, 6)
+        torch.testing.assert_close(block(h, e) - block.skip(h), constant, rtol=0, atol=1e-5)
+        assert isinstance(block.skip, nn.Identity) == (outputs == 16)
+        scale, shift = awake(block).told(e).split(outputs, 1)
+        grouped = block.conv1(h).reshape(2, outputs // 16, -1)
+        grouped = grouped - grouped.mean(2, keepdim=True)
+        grouped = grouped / (grouped.var(2, keepdim=True, correction=0) + 1e-5).sqrt()
+        weight, bias = block.norm.weight[:, None, None], block.norm.bias[:, None, None]
+        inner = (grouped.reshape(2, outputs, 4, 6) * weight + bias) * (1 + scale[..., None, None])
+        silu = nn.functional.silu(inner + shift[..., None, None])
+        wanted = block.skip(h) + block.conv2(silu)
+        torch.testing.assert_close(block(h, e), wanted, rtol=0, atol=1e-3)
+
+
+def test_attention_is_that_of_torch_and_starts_as_the_identity_but_for_a_constant():
+    attention, h = Attention(32, heads=2), torch.randn(2, 32, 3, 5)
+    constant = attention.project.bias[:, None, None].expand_as(h)
+    torch.testing.assert_close(attention(h) - h, constant, rtol=0, atol=1e-6)
+    q, k, v = awake(attention).qkv(attention.norm(h)).reshape(2, 3, 2, 16, 15).mT.unbind(1)
+    mixed = nn.functional.scaled_dot_product_attention(q, k, v).mT.reshape(2, 32, 3, 5)
+    torch.testing.assert_close(attention(h), h + attention.project(mixed), rtol=0, atol=1e-4)
+    assert Attention(32).heads == 4
+
+
+def test_channels_come_in_groups_of_sixteen_or_a_few_more():
+    groups = {4: 1, 16: 1, 31: 1, 48: 3, 96: 6, 50: 2, 100: 5, 53: 1}
+    assert {channels: norm(channels).num_groups for channels in groups} == groups
+    x, clock = torch.randn(1, 1, 16, 16), torch.rand(1)
+    for channels in ((50, 100), (18, 20), (7, 53, 12)):
+        assert UNet((1, 16, 16), channels, patch=1)(x, clock).shape == x.shape
+    assert UNet((1, 16, 16), (16, 18), attention=False)(x, clock).shape == x.shape
+    assert ConvNet((1, 16, 16), (50, 18))(x, clock).shape == (1, 10)
+    with pytest.raises(
+        ValueError, match=r"18 channels for 4 heads .* multiple of 4 .*attention=False"
+    ):
+        UNet((1, 16, 16), (16, 18))
 
 
 @pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
@@ -135,6 +216,63 @@ def test_a_classifier_gives_a_logit_per_class_and_hears_the_time():
     assert not torch.allclose(net(x, clock), net(x, 1 - clock))
     with pytest.raises(ValueError, match=r"shape \(1, 8, 8\) for a network of \(1, 28, 28\)"):
         net(torch.randn(3, 1, 8, 8), clock)
+    torch.testing.assert_close(net(x, clock), net.last(net.features(x, clock)))
+    coarsest = net.encoder(x, net.embedding(clock))[-1]
+    read = nn.functional.silu(net.norm(coarsest)).flatten(2).mean(2)
+    torch.testing.assert_close(net.features(x, clock), read)
+
+
+def test_a_classifier_refuses_sides_that_vanish_on_the_way():
+    with pytest.raises(
+        ValueError, match=r"4x8: .* multiples of patch = 2, and at least 8 for 3 lev"
+    ):
+        ConvNet((1, 4, 8))
+    with pytest.raises(ValueError, match="27x28: the sides must be multiples of patch = 2"):
+        ConvNet((1, 27, 28))
+    assert ConvNet((3, 8, 10), (16, 16, 16))(torch.randn(2, 3, 8, 10), torch.rand(2)).shape == (
+        2,
+        10,
+    )
+
+
+def test_a_judge_remembers_a_gaussian_and_a_spread_with_its_weights():
+    judge = Judge((1, 8, 8), (16, 32), classes=7, patch=1)
+    held = judge.state_dict()
+    assert torch.equal(held["feature_mean"], torch.zeros(32))
+    assert torch.equal(held["feature_covariance"], torch.eye(32))
+    assert torch.equal(held["spread"], torch.ones(7))
+    assert judge(torch.randn(2, 1, 8, 8), torch.rand(2)).shape == (2, 7)
+
+
+def test_networks_are_as_large_as_their_arguments_say():
+    net = UNet((3, 8, 8), (16, 32, 48), classes=5, patch=2)
+    assert net.encoder.first[1].weight.shape == (16, 12, 3, 3)
+    assert [block.conv1.out_channels for block in net.encoder.blocks] == [16, 32, 48]
+    assert [block.conv1.in_channels for block in net.decoder] == [32, 64, 96]
+    assert net.embedding.label.weight.shape == (6, 64)
+    assert net.last[2].weight.shape == (12, 16, 3, 3)
+    assert net.encoder.first[1].weight.is_contiguous(memory_format=torch.channels_last)
+    mlp = MLP((3, 2), width=20, depth=3, classes=4)
+    assert (len(mlp.blocks), mlp.first.in_features, mlp.first.out_features) == (3, 6, 20)
+    assert mlp.embedding.label.weight.shape == (5, 20)
+    assert UNet().shape == (1, 28, 28)
+    assert MLP().embedding.label.weight.shape == (1, 128)
+
+
+def test_a_patch_is_seen_as_one_position_and_put_back_where_it_was():
+    """With kernels that look at their own place alone, a pixel sees the square it is in."""
+    torch.manual_seed(0)
+    net = awake(UNet((1, 4, 6), (16,), patch=2, attention=False))
+    for name, module in net.named_modules():
+        if isinstance(module, nn.GroupNorm):
+            net.set_submodule(name, nn.Identity())
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.weight.data[..., [0, 0, 0, 1, 1, 2, 2, 2], [0, 1, 2, 0, 2, 0, 1, 2]] = 0
+    x = torch.randn(1, 1, 4, 6, requires_grad=True)
+    net(x, torch.rand(1))[0, 0, 0, 2].backward()
+    seen = torch.zeros(4, 6, dtype=torch.bool)
+    seen[:2, 2:4] = True
+    assert torch.equal(x.grad[0, 0] != 0, seen)
 
 
 def test_a_block_starts_as_the_identity():
@@ -151,6 +289,10 @@ def test_bad_inputs_are_errors_that_name_the_value():
         net(x, clock, torch.tensor([0, 10, 1]))
     with pytest.raises(ValueError, match=r"labels -2..1"):
         net(x, clock, torch.tensor([0, -2, 1]))
+    with pytest.raises(ValueError, match=r"labels of type torch.float32: give integers"):
+        net(x, clock, torch.tensor([0.0, 2.0, 1.0]))
+    with pytest.raises(ValueError, match=r"labels 0..0: this network knows none \(classes = 0\)"):
+        MLP((2,), 16, 1)(x, clock, torch.zeros(3).long())
     with pytest.raises(ValueError, match=r"labels of shape \(2,\) for a batch of 3"):
         net(x, clock, torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"shape \(3,\) for a network of \(2,\)"):

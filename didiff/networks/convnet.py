@@ -11,9 +11,10 @@ from .unet import Encoder, norm
 class ConvNet(nn.Module):
     """x (B, C, H, W), clock (B,) -> one number per class, (B, classes): logits.
 
-    The encoder of a `UNet` (an odd row or column is left out), a mean over
-    the positions, and one linear layer. shape: (C, H, W); channels: of each level; patch: as in
-    `UNet`. Raises ValueError for x of another shape.
+    The encoder of a `UNet` (an odd row or column is left out), a mean over the positions, and one
+    linear layer. shape: (C, H, W); channels: of each level; patch: as in `UNet`.
+    Raises ValueError for sides that are no multiples of the patch or vanish on the way, and for x
+    of another shape.
     Source: the classifier of Dhariwal & Nichol 2021, sec. 4.1, without its attention.
     Lesson: 10_classifier_guidance.
     """
@@ -24,6 +25,7 @@ class ConvNet(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.shape, width = tuple(shape), 4 * channels[0]
+        _check_side(self.shape, patch, len(channels))
         self.embedding = Embedding(width)
         self.encoder = Encoder(shape[0], channels, patch, width)
         self.norm, self.last = norm(channels[-1]), nn.Linear(channels[-1], classes)
@@ -55,3 +57,12 @@ class Judge(ConvNet):
         self.feature_mean = nn.Buffer(torch.zeros(channels[-1]))
         self.feature_covariance = nn.Buffer(torch.eye(channels[-1]))
         self.spread = nn.Buffer(torch.ones(classes))
+
+
+def _check_side(shape: tuple, patch: int, levels: int) -> None:
+    least = patch * 2 ** (levels - 1)
+    if any(side % patch or side < least for side in shape[1:]):
+        raise ValueError(
+            f"images of {shape[1]}x{shape[2]}: the sides must be multiples of patch = {patch}, and "
+            f"at least {least} for {levels} levels"
+        )

@@ -16,16 +16,16 @@ class Embedding(nn.Module):
     a row with class 0 would teach the network that zeros look like everything (T-18). With
     guided = True it is told a guidance scale omega (B,) as well; omega = None means 1.
 
-    Raises ValueError for labels of another batch size or outside -1..classes-1, and for an omega
-    that it has not learnt.
+    y: integers (B,), or one for all. Raises ValueError for labels of another batch size, of
+    another type, or outside -1..classes-1, and for an omega that it has not learnt.
     Source: Vaswani et al. 2017, sec. 3.5 for the sinusoids; L6-17, L6-26, L6-27.
     """
 
     def __init__(self, width: int, classes: int = 0, frequencies: int = 32, guided: bool = False):
         super().__init__()
         # the fastest sinusoid turns within 0.002 of the clock, the finest levels samplers visit
-        octaves = torch.linspace(0, math.log(1000), frequencies)
-        self.frequency = nn.Buffer(math.pi * octaves.exp(), persistent=False)
+        exponents = torch.linspace(0, math.log(1000), frequencies)
+        self.frequency = nn.Buffer(math.pi * exponents.exp(), persistent=False)
         self.time = nn.Sequential(
             nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
@@ -46,17 +46,19 @@ class Embedding(nn.Module):
             )
         return F.silu(told)
 
-    def _row(self, clock: Tensor, y: Tensor | None) -> Tensor:
+    def _row(self, clock: Tensor, y) -> Tensor:
         if y is None:
             return torch.zeros(len(clock), dtype=torch.long, device=clock.device)
-        if y.shape != clock.shape:
+        y = torch.as_tensor(y, device=clock.device)
+        if y.is_floating_point():
+            raise ValueError(f"labels of type {y.dtype}: give integers, and -1 for none")
+        if y.shape not in ((), clock.shape):
             raise ValueError(f"labels of shape {tuple(y.shape)} for a batch of {len(clock)}")
-        classes = self.label.num_embeddings - 1
+        y, classes = y.long().expand(len(clock)), self.label.num_embeddings - 1
         # looking at the values of a GPU tensor would make every call wait for it
         if y.device.type == "cpu" and ((y < -1) | (y >= classes)).any():
-            raise ValueError(
-                f"labels {y.min()}..{y.max()}: this network knows 0..{classes - 1}, and -1 for none"
-            )
+            known = f"0..{classes - 1}, and -1 for none" if classes else "none (classes = 0)"
+            raise ValueError(f"labels {y.min()}..{y.max()}: this network knows {known}")
         return y + 1
 
 

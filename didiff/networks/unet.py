@@ -18,8 +18,8 @@ class UNet(nn.Module):
     cheap. skips=False cuts the bridges from the way down to the way up, to see what they do.
     guided=True: it is told a guidance scale omega (B,) as well, see `guidance.learned`.
 
-    Raises ValueError for a side that cannot be halved that often, x of another shape, or labels it
-    does not know.
+    Raises ValueError for a side that cannot be halved that often, channels that do not make four
+    heads, x of another shape, or labels it does not know.
     Source: Ronneberger et al. 2015; Ho et al. 2020, app. B; L6-13, L6-14, L6-22.
     Lesson: 08_unet.
     """
@@ -106,11 +106,17 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """h + project(softmax(q k' / sqrt(d)) v): every position looks at every other.
 
+    Raises ValueError if the channels cannot be shared among the heads.
     Source: Vaswani et al. 2017, eq. 1; L6-20, L6-21.
     """
 
     def __init__(self, channels: int, heads: int = 4):
         super().__init__()
+        if channels % heads:
+            raise ValueError(
+                f"{channels} channels for {heads} heads of attention: take a multiple of {heads} "
+                "at the coarsest level, or attention=False"
+            )
         self.heads = heads
         self.norm, self.qkv = norm(channels), nn.Conv2d(channels, 3 * channels, 1)
         self.project = nn.Conv2d(channels, channels, 1)
@@ -125,8 +131,9 @@ class Attention(nn.Module):
 
 
 def norm(channels: int) -> nn.GroupNorm:
-    """Groups of 16 channels, brought to mean 0 and variance 1 in each sample for itself."""
-    return nn.GroupNorm(max(1, channels // 16), channels)
+    """Groups of 16 channels or a few more, brought to mean 0 and variance 1 in each sample."""
+    groups = range(max(1, channels // 16), 0, -1)
+    return nn.GroupNorm(next(n for n in groups if channels % n == 0), channels)
 
 
 def _check_side(shape: tuple, patch: int, levels: int) -> None:

@@ -25,7 +25,7 @@ def distilling(teacher: Denoiser, schedule: DDPMSchedule, largest: float = 10.0)
         t, omega = random_steps(schedule, len(x0)), largest * torch.rand(len(x0)) ** 2
         xt = add_noise(x0, torch.randn_like(x0), t)
         with torch.no_grad():
-            wanted = guidance.classifier_free(teacher, y, omega[:, None, None, None])(xt, t)
+            wanted = guidance.classifier_free(teacher, y, omega)(xt, t)
         told = partial(student, omega=omega)
         return loss(told, wanted.x0, t, y, wanted.eps, student.target) / (1 + omega)
 
