@@ -49,9 +49,7 @@ FIGURES = {
     "scatter": a_figure,
     "images": lambda: plots.images(torch.zeros(6, 1, 8, 8), 3, rows=["ω = 0", "ω = 3"]),
     "heatmap": lambda: plots.heatmap(T, X, torch.outer(X, T.float()), labels=("t", "x", "density")),
-    "maps": lambda: plots.maps([(1, 28), (48, 14), (96, 7), (48, 14)], bridges=[(1, 3)]),
     "contours": lambda: plots.contours(lambda x: (-x.square().sum(1)).exp(), 2.0),
-    "bars": lambda: plots.bars({"data": 0.9, "model": torch.tensor(0.8)}, ylabel="share"),
 }  # fmt: skip
 
 
