@@ -184,4 +184,6 @@ def _size(t: NoiseLevel) -> Tensor:
 
 
 def _randn_like(x: Tensor, generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    # where its generator is: one seed, one noise, wherever x is
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
