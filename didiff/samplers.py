@@ -202,4 +202,6 @@ def _between(t: NoiseLevel, s: NoiseLevel, part: float) -> NoiseLevel:
 
 
 def _randn_like(x: Tensor, generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    # where its generator is: one seed, one noise, wherever x is
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)

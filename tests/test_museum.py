@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from didiff.notebook import museum, plots
+from didiff.notebook import museum, pictures, plots
 from didiff.notebook.museum import Check
 
 VERSIONS = {"right": 2.0, "T-03: lost root": 4.0, "T-06: loud end": 2.001}
@@ -128,4 +128,71 @@ def test_pictures_without_words_are_refused(monkeypatch):
     monkeypatch.setattr(plots, "display", lambda *_, **__: pytest.fail("displayed"))
     exhibits = museum.inspect(VERSIONS, units=UNITS)
     with pytest.raises(ValueError, match="alt is empty"):
-        museum.show(exhibits, draw=lambda exhibit, ax: None, caption="roots")
+        museum.show(exhibits, draw=lambda exhibit, ax: pytest.fail("drawn"), caption="roots")
+
+
+def two_curves(exhibit, ax):
+    ends = [0, exhibit.version]
+    curves = {"model": (ends, ends), "exact": (ends, ends[::-1])}
+    plots.lines(curves, xlabel="x", ylabel="y", ax=ax)
+
+
+def test_one_legend_outside_serves_all_panels(shown):
+    museum.show(museum.inspect(VERSIONS, units=UNITS), draw=two_curves, caption="c", alt="lines")
+    figure = shown[0][0]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["model", "exact"]
+    assert all(ax.get_legend() is None for ax in figure.axes)
+    pictures.png(figure)
+    below = min(ax.get_tightbbox().y0 for ax in figure.axes)
+    assert legend.get_window_extent().y1 <= below + 1, "it covers no panel"
+
+
+def test_the_panels_of_a_row_share_the_numbers_at_its_left(shown):
+    versions = {**VERSIONS, "T-05: " + "a long name that needs two lines": 5.0, "T-07: b": 7.0}
+    museum.show(museum.inspect(versions, units=UNITS), draw=two_curves, caption="c", alt="lines")
+    axes = shown[0][0].axes
+    assert [ax.yaxis.get_tick_params()["labelleft"] for ax in axes] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert [ax.xaxis.get_tick_params()["labelbottom"] for ax in axes] == [False] * 2 + [True] * 3
+    assert axes[3].get_title() == "T-05: a long name that needs\ntwo lines"
+    assert axes[0].get_xlim()[1] < 4, "the axes of the first, whatever the others reach"
+
+
+@pytest.mark.parametrize(("count", "places"), [(4, 4), (5, 5), (9, 9)])
+def test_there_are_at_most_four_panels_in_a_row_and_no_empty_one(shown, count, places):
+    versions = {"right": 2.0, **{f"T-{k}": 3.0 + k for k in range(count - 1)}}
+    museum.show(museum.inspect(versions, units=UNITS), draw=two_curves, caption="c", alt="lines")
+    figure = shown[0][0]
+    assert len(figure.axes) == places
+    assert max(ax.get_subplotspec().colspan.start for ax in figure.axes) < 4
+    wide, high = figure.get_size_inches()
+    assert (wide, high) == pytest.approx({4: (9.2, 2.2), 5: (6.9, 4.4), 9: (6.9, 6.6)}[count])
+
+
+def test_the_table_comes_after_the_pictures(shown):
+    exhibits = museum.inspect(VERSIONS, units=UNITS)
+    museum.show(exhibits, draw=two_curves, caption="roots", alt="lines")
+    assert shown[0][1] == "lines"
+    assert shown[1].startswith("roots")
+
+
+def test_a_slack_is_wide_enough_at_its_edge_and_no_wider():
+    check = Check(lambda x: x, wanted=1.0, slack=0.5)
+    values = {0.5: True, 1.5: True, 1.5001: False, 0.4999: False}
+    assert {v: museum.Reading(v, check).passes for v in values} == values
+    assert not museum.Reading(1 + 2e-10, Check(lambda x: x, 1.0)).passes
+    assert museum.Reading(1 + 5e-11, Check(lambda x: x, 1.0)).passes
+
+
+def test_a_version_within_its_slack_shows_its_own_number():
+    check = Check(lambda x: x, wanted=0.5, slack=0.1)
+    assert str(museum.Reading(0.52, check)) == "0.52"
+    assert str(museum.Reading(0.7, check)) == "0.7 ✗"
+    assert str(check) == "0.5 ± 0.1"
+    assert str(Check(lambda x: x, 12345.678)) == "1.235e+04"

@@ -5,28 +5,34 @@ held by events, never by the clock.
 """
 
 import io
-import itertools
 import threading
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from didiff import data, guidance
+from didiff.denoiser import network_input
 from didiff.mixtures import Mixture
+from didiff.networks import MLP
 from didiff.notebook.pictures import mosaic, png
 from didiff.notebook.playground import (
     COLUMNS,
     IMAGES,
     ONE_OF_EACH,
+    PREVIEWS,
+    SAMPLERS,
     Counted,
     Playground,
     labels,
     worth,
 )
 from didiff.notebook.widgets import choices, final
-from didiff.samplers import last
+from didiff.process import from_x0
+from didiff.samplers import _randn_like, last
 from didiff.schedules import grid, trigonometric
 from didiff.training import metrics
 
@@ -74,10 +80,10 @@ def grey(picture: bytes) -> np.ndarray:
 def test_every_view_draws_wherever_its_controls_can_stand(play, view):
     explorer = getattr(play, view)()
     grids = {name: choices(control) for name, control in explorer.controls.items()}
-    corners = [
-        dict(zip(grids, corner, strict=True))
-        for corner in itertools.product(*((grid[0], grid[-1]) for grid in grids.values()))
-    ]
+    corners = []  # all low, all high, and one of them at the other end
+    for end in (0, -1):
+        corner = {name: grid[end] for name, grid in grids.items()}
+        corners += [corner, *(corner | {name: grid[-1 - end]} for name, grid in grids.items())]
     along = [explorer.values | {"digit": value} for value in grids["digit"]]
     along += [explorer.values | {"sampler": value} for value in grids["sampler"]]
     for values in corners + along:
@@ -99,6 +105,20 @@ def test_a_run_can_be_left_between_any_two_steps(play, steps):
     frames = list(play.frames("free", **REST | {"steps": steps}))
     assert len(frames) == steps + 1
     assert frames[0].readout == f"expected after 0 of {steps} steps"
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7, 10, 40])
+def test_previews_are_few_and_evenly_spaced(play, steps):
+    """A picture takes longer to draw than a step to walk."""
+    states = list(play.walk("free", labels(ONE_OF_EACH, IMAGES), 2.0, steps, "DDIM", 0))
+    previews = {f.readout: f.picture for f in list(play.frames("free", **REST | {"steps": steps}))}
+    end = list(previews)[-1]
+    assert "recognised" in end
+    assert min(steps, PREVIEWS) // 2 < len(previews) - 1 <= PREVIEWS
+    shown = [int(words.split()[2]) for words in previews if words != end]
+    assert len(set(np.diff(shown))) <= 1
+    for k, picture in zip(shown, previews.values(), strict=False):
+        assert picture == png(mosaic(states[k].x0, COLUMNS, play._scale))
 
 
 def test_a_stale_walk_asks_nothing_more_of_the_model(play):
@@ -198,6 +218,62 @@ def test_a_counted_model_is_itself_in_all_else():
     assert counted.asked == 9
 
 
+# -- on a device -----------------------------------------------------------------------------
+
+
+class Elsewhere(TorchFunctionMode):
+    """The meta device as a GPU: points must be sent there, chance stays where its generator is.
+
+    What is fetched from there is zeros, and double precision is refused, as on Apple's.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.Tensor.cpu and args[0].is_meta:
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        if func is torch.randn and kwargs.get("generator"):
+            assert torch.device(kwargs.get("device") or "cpu") == kwargs["generator"].device
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and result.is_meta:
+            assert result.dtype != torch.float64
+        return result
+
+
+class Faraway(nn.Module):
+    """A network on a device, as a denoiser."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = MLP(SHAPE, 16, 1).to("meta")
+
+    def forward(self, x, t, y=None):
+        assert y.is_meta
+        return from_x0(x, t, self.net(*network_input(x, t, 1.0)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_points_and_labels_go_where_the_models_weights_are(sampler):
+    D, exact = Counted(Faraway()), Counted(blurred_digits())  # which has no weights to tell
+    methods = {"free": lambda y, omega: guidance.classifier_free(D, y, omega)}
+    play = Playground(methods, {"exact": exact, "denoiser": D}, levels, shape=SHAPE, steps=6)
+    setting = REST | {"sampler": sampler}
+    with Elsewhere():
+        end = final(play.frames("free", **setting))
+        explorer = play.trajectory()
+        look = final(explorer.frames(**explorer.values | {"sampler": sampler, "stop": 3}))
+    assert D.asked > 6 * IMAGES
+    assert "evaluations" in end.readout
+    assert look.readout.startswith("step 3 of 6")
+
+
+def test_one_seed_is_one_noise_on_every_device():
+    x, chance = torch.zeros(2, 1), torch.Generator().manual_seed(0)
+    assert torch.equal(
+        _randn_like(x, chance), torch.randn(2, 1, generator=torch.Generator().manual_seed(0))
+    )
+    assert _randn_like(x.to("meta"), chance).is_meta
+
+
 # -- the words --------------------------------------------------------------------------------
 
 
@@ -211,6 +287,14 @@ def test_the_readout_says_what_the_judge_says():
     assert worth(2 * x[:16], wrong).endswith(
         f"saturated {(x[:16].abs() > 0.525).double().mean():.0%}"
     )
+
+
+@pytest.mark.parametrize(("value", "share"), [(1.04, "0%"), (1.06, "50%"), (-1.06, "50%")])
+def test_pixels_beyond_black_and_white_are_saturated(value, share):
+    """Beyond 1.05: networks leave pixels of 1.01, which nobody sees."""
+    image = torch.zeros(1, *SHAPE)
+    image[..., :4] = value
+    assert worth(image, torch.tensor([0])).endswith(f"saturated {share}")
 
 
 def test_one_image_of_each_class_has_no_diversity():

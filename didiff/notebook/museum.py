@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import plots
+from .pictures import require_alt
 
 EXACT = 1e-10  # what rounding may do to a number of order 1 in float64
 
@@ -118,6 +119,7 @@ def show(
     first; alt: those pictures in words, needed with `draw`.
     """
     if draw:
+        require_alt(alt)
         plots.show(_gallery(exhibits, draw), alt=alt)
     right, *mistakes = exhibits
     checks = [*right.eye.items(), *right.units.items()]

@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # it has ω
+GAP, EMPTY = 160, 255  # grey levels between images, where strokes are white, and of missing ones
 VISIBLE, RARE = 24, 0.004  # a palette may move one pixel in 250 by more than 24 of 255
 _pen = threading.Lock()  # matplotlib's figures share parsers and font caches: draw one at a time
 
 
 def mosaic(images, columns: int, scale: int = 1) -> np.ndarray:
-    """Images side by side, row by row, between white lines, as bytes for `png`.
+    """Images side by side, row by row, between grey lines, as bytes for `png`.
 
     images: (N, 1 or 3, H, W) in [-1, 1], -1 black and 1 white; what lies beyond is shown as black
     or white. scale: pixels per pixel. Returns uint8 (h, w) or (h, w, 3). Raises ValueError for
@@ -38,7 +39,8 @@ def mosaic(images, columns: int, scale: int = 1) -> np.ndarray:
         raise ValueError("the images hold NaN, which no grey level can show: find where it arises")
     n, c, h, w = x.shape
     rows = -(-n // columns)
-    cells = np.full((rows * columns, h + 1, w + 1, c), 255, np.uint8)  # one white line per image
+    cells = np.full((rows * columns, h + 1, w + 1, c), GAP, np.uint8)  # one grey line per image
+    cells[n:, :h, :w] = EMPTY
     cells[:n, :h, :w] = np.rint((x.clip(-1, 1) + 1) * 127.5).transpose(0, 2, 3, 1)
     sheet = cells.reshape(rows, columns, h + 1, w + 1, c).swapaxes(1, 2)  # (rows, h+1, columns, ..)
     sheet = sheet.reshape(rows * (h + 1), columns * (w + 1), c)[:-1, :-1]
@@ -50,7 +52,8 @@ def png(picture: Figure | np.ndarray) -> bytes:
     """A figure, or a uint8 array (h, w) or (h, w, 3), as PNG bytes; fast rather than small.
 
     Under a slider keep one figure and move its artists: a new one costs several times as much. From
-    its first drawing on a figure keeps its layout, so that the axes stand still (and draw faster).
+    its first drawing on a figure keeps its layout, so that axes and legends stand still (and draw
+    faster).
     """
     out = io.BytesIO()
     quick = {"compress_level": 1}
@@ -58,9 +61,18 @@ def png(picture: Figure | np.ndarray) -> bytes:
         with _pen:
             picture.savefig(out, format="png", metadata={"Software": None}, pil_kwargs=quick)
             picture.set_layout_engine("none")
+            _hold_legends(picture)
     else:
         Image.fromarray(picture).save(out, "png", compress_level=1)
     return out.getvalue()
+
+
+def _hold_legends(figure: Figure) -> None:
+    """Fix legends where they are: matplotlib looks for the emptiest corner anew at each drawing."""
+    for ax in figure.axes:
+        if legend := ax.get_legend():
+            corner = ax.transAxes.inverted().transform(legend.get_window_extent().p0)
+            legend.set_loc(tuple(corner))
 
 
 def palette(picture: bytes, colours: int) -> bytes:

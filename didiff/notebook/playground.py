@@ -88,9 +88,10 @@ class Playground:
     """Guided images by method, class, omega, steps, sampler and seed; from one seed, one noise.
 
     methods: {name: (y (B,), omega) -> guided denoiser}. counted: the models inside them, {name:
-    Counted}, whose evaluations the readout tells. levels: steps -> list of noise levels, noise
-    first (classifier guidance must start below pure noise). shape: of one image, such that
-    `metrics` has a judge for it. omega, steps: where their sliders stand at first.
+    Counted}, whose evaluations the readout tells; all is computed where their weights are. levels:
+    steps -> list of noise levels, noise first (classifier guidance must start below pure noise).
+    shape: of one image, such that `metrics` has a judge for it. omega, steps: where their sliders
+    stand at first.
     Raises ValueError if there is no method. Lesson: 10, 11.
     """
 
@@ -144,6 +145,7 @@ class Playground:
         """The states of a guided walk to images of the classes y (B,)."""
         levels, chance = self.levels(steps), torch.Generator().manual_seed(seed)
         noise = samplers.initial_noise((len(y), *self.shape), levels[0], chance, torch.float32)
+        y, noise = y.to(self._device()), noise.to(self._device())
         return SAMPLERS[sampler](self.methods[method](y, omega), noise, levels, chance)
 
     # -- parts --------------------------------------------------------------------------------
@@ -172,13 +174,19 @@ class Playground:
         x, t, x0, _ = path.states[k]
         where = f"step {k} of {self.steps}: clock {t.clock:.2f}"
         mixed = f"xt = {t.signal:.2f} x0 + {t.noise:.2f} eps"
-        ink = (x0 > 0).double().mean()  # differs even where all are recognised
+        ink = (x0.cpu() > 0).double().mean()  # differs even where all are recognised
         words = f"{where} · {mixed} · x0 {worth(x0, path.y)} · ink {ink:.1%}"
         return Frame(self._draw(torch.cat([x, x0])), words)
 
     def _draw(self, images: Tensor) -> bytes:
         # what overflowed is shown as grey, and told by `worth`
         return png(mosaic(images.nan_to_num(0.0, 0.0, 0.0), COLUMNS, self._scale))
+
+    def _device(self) -> torch.device:
+        """Where the models' weights are; an exact model has none, and follows its points."""
+        models = self.counted.values()
+        weights = (weight for model in models for weight in getattr(model, "parameters", tuple)())
+        return next((weight.device for weight in weights), torch.device("cpu"))
 
     def _asked(self) -> dict[str, int]:
         return {name: model.asked for name, model in self.counted.items()}
@@ -199,6 +207,7 @@ def worth(images: Tensor, y: Tensor) -> str:
     Saturated: the share of pixels beyond +-1.05, blacker than black or whiter than white. Says how
     many images are not numbers any more, if any: a judge would guess.
     """
+    images, y = images.cpu(), y.cpu()  # not every device has a judge, or double precision
     broken = int((~images.isfinite()).flatten(1).any(1).sum())
     if broken:
         return f"{broken} of {len(y)} images overflowed: take more steps or a smaller ω"

@@ -21,9 +21,10 @@ from matplotlib.figure import Figure
 
 from .pictures import base64_of, mosaic, png, require_alt, small
 
-__all__ = ["ROLE", "Fan", "Stage", "bars", "contours", "densities", "field", "heatmap", "images"]
-__all__ += ["lines", "maps", "mosaic", "panels", "paths", "png", "scatter", "show", "style"]
-__all__ += ["table"]
+__all__ = [
+    "ROLE", "Fan", "Stage", "contours", "densities", "field", "heatmap", "images", "lines",
+    "mosaic", "panels", "paths", "png", "scatter", "show", "style", "table",
+]  # fmt: skip
 
 # Okabe and Ito's colours, which colour-blind readers tell apart. As keywords for `Axes.plot`.
 ROLE: dict[str, dict[str, Any]] = {
@@ -237,30 +238,6 @@ def contours(
     ax.contour(_array(side), _array(side), height, levels=6, **look)
     ax.set_aspect("equal")
     return _finish(ax, "x₁", "x₂", 1)
-
-
-def maps(boxes: Sequence[tuple[int, int]], bridges: Sequence[tuple[int, int]] = ()) -> Figure:
-    """Maps (channels, side) in order as boxes, the smaller the lower; bridges: pairs of places."""
-    (ax,) = panels(size=(7.2, 3.0))[1]
-    wide, high = np.array(boxes).T / np.max(boxes, 0)[:, None]
-    wide, middle = 1.2 * wide**0.5, 0.7 * np.log2(high)
-    left = np.cumsum(wide + 0.6) - wide
-    ax.bar(left, high, wide, middle - high / 2, align="edge", color=ROLE["data"]["color"])
-    for x, y, (channels, side) in zip(left + wide / 2, middle - high / 2, boxes, strict=True):
-        ax.text(x, y - 0.1, f"{channels} ×\n{side}²", ha="center", va="top", fontsize=7)
-    for a, b in bridges:
-        ax.plot([left[a] + wide[a], left[b]], middle[[a, b]], "--", color=ROLE["model"]["color"])
-    ax.set(frame_on=False, xticks=[], yticks=[], xmargin=0.02, ymargin=0.15)
-    return _finish(ax, "", "", 1)
-
-
-def bars(heights: Mapping[str, float], *, ylabel: str, ax: Axes | None = None) -> Figure:
-    """One bar per label, with its height written on it."""
-    ax = ax or panels()[1][0]
-    for (label, height), look in _looks(heights):
-        ax.bar_label(ax.bar([label], [float(height)], color=look["color"], width=0.6), fmt="%.3g")
-    ax.grid(False, axis="x")
-    return _finish(ax, "", ylabel, 1)
 
 
 class Stage:

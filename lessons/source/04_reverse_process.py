@@ -160,6 +160,7 @@ def step_back(mixture, before, beta, x):
     peaks = {name: y / y.max() for name, y in curves.items()}
     figure = plots.densities(before, peaks, xlabel="x before the step", ylabel="density / peak")
     figure.axes[0].set(ylim=(0, 1.5))
+    figure.axes[0].legend(loc="upper right")  # and stays there
     figure.axes[0].annotate("we stand here", (x, 1.03), ha="center", color="#666666")
     figure.axes[0].axvline(x, ymax=0.68, color="#666666", linewidth=0.8)
     mean, std = round(mean.item(), 2) + 0.0, variance.sqrt().item()  # + 0.0: no minus before 0
@@ -666,6 +667,7 @@ def between(fine_table, data):
         model = Normal(mean, std).log_prob(x).exp()
         figure = plots.densities(x, {"exact": bell, "model": model})
         figure.axes[0].set(ylim=(0, 1.3))
+        figure.axes[0].legend(loc="upper right")  # and stays there
         yield widgets.Frame(plots.png(figure), f"std {std:.3f} (0.5); steps lose {nats:.3f} nats")
 
     return frames

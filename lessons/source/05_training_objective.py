@@ -94,6 +94,7 @@ def bells(mixture, x):
         cross, kl = cross_entropy_and_kl(log_q, log_p, x)
         figure = plots.densities(x, {"data": log_q.exp(), "model": log_p.exp()})
         figure.axes[0].set(xlim=(-4, 4), ylim=(0, 1.4))
+        figure.axes[0].legend(loc="upper right")  # and stays there
         words = f"KL {kl:.3f} = cross-entropy {cross:.3f} - entropy {entropy:.3f} nats"
         yield widgets.Frame(plots.png(figure), words)
 
@@ -445,6 +446,7 @@ def blended(table, errors):
         lost = {name: (k, (b - best)[k - 1]) for name, b in zip(names, options, strict=True)}
         figure = plots.lines(lost, xlabel="step k", ylabel="nats lost in its term", log=True)
         figure.axes[0].set(ylim=(1e-9, 1))
+        figure.axes[0].legend(loc="upper right")  # and stays there
         ours, least = options[-1].sum(), best.sum()
         words = f"bound {ours:.4f} nats, at best {least:.4f}: lost {abs(ours - least):.4f}"
         yield widgets.Frame(plots.png(figure), words)

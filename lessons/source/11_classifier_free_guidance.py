@@ -248,6 +248,7 @@ def guided_ring(omega, steps):
     spread += f"across {(radius * angle.sin()).std():.2f}"
     data, _ = ring.sample(400, 1, torch.Generator().manual_seed(1))
     figure = plots.scatter({"data of class 1": data, "guidance": points}, limit=3.0)
+    figure.axes[0].legend(loc="upper left")  # and stays there
     yield Frame(plots.png(figure), f"class 1: {right:.0%} · {spread} (data: 2.02, 0.25, 0.25)")
 
 
