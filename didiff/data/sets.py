@@ -193,6 +193,18 @@ def _scaled(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32, order="C")).div_(127.5).sub_(1)
 
 
+def as_labels(y) -> Tensor:
+    """Labels as int64, whatever whole numbers they come as: of any width, in a list, a single one.
+
+    A narrow type may not hold -1, "no label", and one of bytes would choose as a mask does.
+    Raises ValueError for what is not whole numbers.
+    """
+    y = torch.as_tensor(y)
+    if y.is_floating_point() or y.is_complex():
+        raise ValueError(f"labels are {y.dtype}: give whole numbers, such as y.long()")
+    return y.long()
+
+
 def batches(x: Tensor, y: Tensor, size: int, seed: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches (x, y) of `size` samples without end; batch number k depends on (seed, k) alone.
 
