@@ -253,6 +253,14 @@ def test_a_missing_file_is_named_with_the_remedy(tmp_path):
         data.from_npz(tmp_path / "own.npz")
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool])
+def test_labels_of_any_whole_numbers_become_int64(kind):
+    y = sets.as_labels(torch.tensor([0, 1, 1], dtype=kind))
+    assert (y.tolist(), y.dtype) == ([0, 1, 1], torch.int64)
+    assert sets.as_labels(np.array([250, 3], np.uint8)).tolist() == [250, 3]
+    assert (sets.as_labels([2, -1]).tolist(), sets.as_labels(7).shape) == ([2, -1], ())
+
+
 # -- batches ----------------------------------------------------------------------------------
 
 
@@ -290,6 +298,9 @@ def test_batches_depend_on_seed_and_step_alone():
         (lambda x: data.batches(x, x, 0), "batches of 0 .* 1..5"),
         (lambda x: data.batches(x, x, 6), "batches of 6 from 5 .* 1..5"),
         (lambda x: data.batches(x, x[:3], 2), "5 samples with 3 labels"),
+        (lambda x: sets.as_labels(x), r"labels are torch.float32: .* y\.long\(\)"),
+        (lambda x: sets.as_labels([1, 2.5]), "labels are torch.float32"),
+        (lambda x: sets.as_labels(x + 1j), "labels are torch.complex64"),
     ],
 )
 def test_bad_input_is_named_at_once(call, message):
