@@ -24,7 +24,7 @@ class Classifier(nn.Module):
 
     def __init__(self, net: nn.Module, sigma_data: float = 1.0):
         super().__init__()
-        self.net, self.sigma_data = net, sigma_data
+        self.net, self.sigma_data = net, float(sigma_data)  # of a tensor such as x.std() too
 
     def class_log_prob(self, x: Tensor, t: NoiseLevel) -> Tensor:
         """log p(y | xt) of every class, (B, classes), as `Mixture.class_log_prob` gives it."""

@@ -47,6 +47,7 @@ class Denoiser(nn.Module):
     def __init__(self, net: nn.Module, target: str = "v", sigma_data: float = 1.0, dtype=None):
         super().__init__()
         _check_target(target)
+        sigma_data = float(sigma_data)  # of a tensor such as x.std() too
         if not 0 < sigma_data < float("inf"):
             raise ValueError(f"sigma_data = {sigma_data} must be a positive number")
         self.net, self.target, self.sigma_data, self.dtype = net, target, sigma_data, dtype

@@ -16,17 +16,20 @@ NO_LABEL = -1  # y = None, or this value in y, means: no condition
 _LARGEST_TABLE = 2**24  # entries of a table batch x components computed at once: 128 MB
 
 
-def as_labels(y, x: Tensor) -> Tensor:
-    """One label for all samples of x (B, *d), or a label each, as integers (B,).
+def as_labels(y, x: Tensor | None = None) -> Tensor:
+    """Labels as int64, of any integer type or a list; for x (B, *d) one for all, or one each, (B,).
 
+    Not every type of integer holds -1, and bytes would choose as a mask does.
     Raises ValueError for labels that are no integers, or of another number.
     """
-    y = torch.as_tensor(y, device=x.device)
-    if y.is_floating_point():
+    y = torch.as_tensor(y, device=None if x is None else x.device)
+    if y.is_floating_point() or y.is_complex():
         raise ValueError(f"labels of type {y.dtype}: give integers, and {NO_LABEL} for no label")
+    if x is None:
+        return y.long()
     if y.ndim > 1 or y.numel() not in (1, len(x)):
         raise ValueError(f"labels of shape {tuple(y.shape)} for a batch of {len(x)}")
-    return y.long().expand(len(x))  # not every type of integer can hold -1, or be an index
+    return y.long().expand(len(x))
 
 
 def as_classes(y, table: Tensor) -> Tensor:

@@ -109,5 +109,6 @@ def test_a_model_is_guided_in_the_way_it_has_learnt():
 
     x, t, y = torch.randn(3, 1, 8, 8), recipes.SCHEDULE.at(500), torch.arange(3)
     for guided in (False, True):
-        recipes.guided(Denoiser(Counting(**SMALL, guided=guided)), y, 2.0)(x, t)
+        denoiser = Denoiser(Counting(**SMALL, guided=guided))
+        recipes.guidance_of(denoiser)(denoiser, y, 2.0)(x, t)
     assert calls == [(6, None), (3, [2.0])]

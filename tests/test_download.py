@@ -13,6 +13,7 @@ from threading import Event, Thread
 import pytest
 
 from didiff.data import download
+from tests.emulations import like_windows
 
 CONTENT = random.Random(0).randbytes(2**18)  # many times what is written at once
 HALF = len(CONTENT) // 2
@@ -201,6 +202,17 @@ def test_of_several_that_ask_at_once_one_downloads_and_all_find_it(server, path)
         list(pool.map(lambda _: download.fetch(urls, path, check), range(4)))
     assert_arrived(path)
     assert server.requests == [("a", 0)]
+
+
+@pytest.mark.parametrize(
+    "answers", [[ranged], [cut_half_way, whole], [wrong_bytes], [cut_half_way, wrong_bytes]]
+)
+def test_on_windows_too_a_file_is_closed_before_it_is_renamed_or_deleted(
+    server, path, answers, monkeypatch
+):
+    like_windows(monkeypatch)
+    download.fetch(server.urls(a=answers, b=[ranged]), path, check)
+    assert_arrived(path)
 
 
 # -- when nothing helps ----------------------------------------------------------------------------

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from didiff import networks
+from didiff.classifier import Classifier
 from didiff.data import digits
 from didiff.training import metrics
+from tests.emulations import elsewhere
 
 # -- distances --------------------------------------------------------------------------------
 
@@ -70,6 +72,33 @@ def test_energy_distance_in_chunks_is_the_same(monkeypatch):
     whole = metrics.energy_distance(x, y)
     monkeypatch.setattr(metrics, "_LARGEST_TABLE", 70)
     assert metrics.energy_distance(x, y) == pytest.approx(whole, abs=1e-12)
+
+
+# -- devices and types ------------------------------------------------------------------------
+
+
+def test_a_device_without_float64_is_measured_as_the_cpu_is():
+    x, y, labels = torch.randn(20, 3), torch.randn(30, 3), torch.arange(20) % 2
+    there, other, classes = map(elsewhere, (x, y, labels))
+    assert metrics.energy_distance(there, other) == metrics.energy_distance(x, y)
+    far = metrics.wasserstein_1d(there[:, 0], other[:, 0])
+    assert far == metrics.wasserstein_1d(x[:, 0], y[:, 0])
+    for given in ((there,), (there, classes), (there, labels)):
+        expected = metrics.moments(x, *[labels] * (len(given) - 1))
+        assert all(map(torch.equal, metrics.moments(*given), expected))
+    images, y = digits("train")
+    for measure in metrics.recognised, metrics.diversity:
+        assert measure(elsewhere(images), elsewhere(y)) == measure(images, y)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, list])
+def test_labels_may_be_whole_numbers_of_any_kind(kind):
+    x, y = digits("train")
+    given = y.tolist() if kind is list else y.to(kind)
+    for measure in metrics.recognised, metrics.diversity:
+        assert measure(x, given) == measure(x, y)
+    features = x.flatten(1)[:, 10:13]
+    assert all(map(torch.equal, metrics.moments(features, given), metrics.moments(features, y)))
 
 
 # -- the judge --------------------------------------------------------------------------------
@@ -250,15 +279,47 @@ def test_large_images_are_read_by_the_judge_of_mnist(mnist_judge):
 
 
 def test_a_judge_compares_with_what_it_remembers(mnist_judge):
-    torch.manual_seed(0)
-    x, y = 0.2 * torch.randn(2000, 1, 28, 28), torch.arange(2000) % 10
+    x, y = 0.2 * torch.randn(2000, 1, 28, 28).clamp(-4, 4), torch.arange(2000) % 10
     metrics.remember(mnist_judge, x, y)
     assert metrics.frechet(x) == pytest.approx(0, abs=1e-6)
     moved = x.clone()
     moved[:, 0, 0, 0] += 0.1
-    assert metrics.frechet(moved) == pytest.approx(0.01, rel=0.05)  # few are clamped at 1
+    assert metrics.frechet(moved) == pytest.approx(0.01, abs=1e-6)
     assert metrics.diversity(x, y) == pytest.approx(1, abs=1e-6)
     assert metrics.diversity(x[y], y) == 0  # one image a class, each shown two hundred times
+
+
+def test_a_judge_sees_what_a_screen_shows_and_a_thousand_images_in_parts(mnist_judge, monkeypatch):
+    x, asked = 3 * torch.randn(7, 1, 28, 28), []
+    see = mnist_judge.features
+
+    def noted(part, t):
+        asked.append((len(part), t))
+        return see(part, t)
+
+    mnist_judge.features = noted
+    monkeypatch.setattr(metrics, "AT_ONCE", 3)
+    assert torch.equal(metrics.features(x), x[:, 0, 0, :2].clamp(-1, 1))
+    assert [size for size, _ in asked] == [3, 3, 1]
+    assert all((t.signal, t.noise) == (1, 0) for _, t in asked)  # a picture is clean
+
+
+def test_a_judge_is_asked_without_gradients_and_remembers_where_it_is():
+    judge = Classifier(networks.Judge((1, 28, 28), (16, 4))).eval()
+    x, y = torch.rand(40, 1, 28, 28) * 2 - 1, torch.arange(40) % 10
+    assert not metrics.in_parts(judge.features, x).requires_grad
+    metrics.remember(judge, x, y)
+    seen = judge.features(x, metrics.CLEAN).double()
+    torch.testing.assert_close(metrics.remembered(judge).mean, seen.mean(0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        metrics.remembered(judge).covariance, seen.T.cov(), atol=1e-6, rtol=0
+    )
+    ink = (x.flatten(1) > 0).double()
+    spread = torch.stack([ink[y == k].var(0).mean() for k in range(10)])
+    torch.testing.assert_close(judge.net.spread.double(), spread, atol=1e-6, rtol=0)
+    assert metrics.device_of(judge) == torch.device("cpu")
+    assert metrics.device_of(judge.to("meta")) == torch.device("meta")
+    assert metrics.device_of(lambda x, t: x) == torch.device("cpu")
 
 
 def test_a_wrong_mix_of_classes_is_far_from_what_a_judge_remembers(mnist_judge):
@@ -292,6 +353,11 @@ IMAGES = torch.zeros(4, 1, 8, 8)
         (lambda: metrics.recognised(IMAGES, 10), "10..10: digits are 0..9"),
         (lambda: metrics.diversity(IMAGES, -1), "-1..-1: digits are 0..9"),
         (lambda: metrics.diversity(IMAGES, torch.zeros(3)), r"labels of shape \(3,\) for 4"),
+        (lambda: metrics.recognised(IMAGES, torch.zeros(4, 1)), r"labels of shape \(4, 1\) for 4"),
+        (lambda: metrics.recognised(IMAGES, torch.zeros(4)), "labels are torch.float32"),
+        (lambda: metrics.moments(torch.zeros(4, 2), torch.zeros(4)), "labels are torch.float32"),
+        (lambda: metrics.energy_distance(torch.zeros(3, 2), torch.zeros(1, 2)), "3 and 1 points"),
+        (lambda: metrics.recognised(IMAGES, [0, 1, 2, 10]), "0..10: digits are 0..9"),
     ],
 )
 def test_bad_input_is_named(call, message):

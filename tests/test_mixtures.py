@@ -244,10 +244,20 @@ def test_labels_may_be_any_integers(dtype):
     assert (labels.dtype, labels.tolist()) == (torch.int64, [2, 2, 2])
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool])
+def test_labels_of_any_integers_become_int64(kind):
+    y = as_labels(torch.tensor([0, 1, 1], dtype=kind))
+    assert (y.tolist(), y.dtype) == ([0, 1, 1], torch.int64)
+    assert as_labels(torch.tensor([250, 3], dtype=torch.uint8).numpy()).tolist() == [250, 3]
+    assert (as_labels([2, -1]).tolist(), as_labels(7).shape) == ([2, -1], ())
+
+
 def test_labels_that_mean_nothing_are_named():
     x, table = torch.zeros(3, 2), torch.zeros(3, 4)
-    with pytest.raises(ValueError, match=r"labels of type torch\.float32: give integers, and -1"):
-        as_labels(1.0, x)
+    for bad, kind in [(1.0, "float32"), ([1, 2.5], "float32"), (1j, "complex64")]:
+        for points in (x, None):
+            with pytest.raises(ValueError, match=f"labels of type torch.{kind}: give integers"):
+                as_labels(bad, points)
     for bad in ([1, 2], [[1], [2], [3]], []):
         with pytest.raises(ValueError, match=r"labels of shape \(.* for a batch of 3"):
             as_labels(torch.tensor(bad).long(), x)

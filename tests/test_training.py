@@ -1,15 +1,17 @@
-"""Laws of training: the plain loop bit for bit, exact resume, coins per sample, uniform levels."""
+"""Laws of training: the plain loop bit for bit, exact resume, coins per sample, uniform steps."""
 
 import copy
-from itertools import count, islice
+import math
+from itertools import chain, count, islice
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from didiff import DDPMSchedule, Denoiser, data, loss, mixtures, straight
 from didiff.networks import MLP
-from didiff.training import Muon, drop_labels, fit, random_levels, random_steps
+from didiff.training import Muon, drop_labels, fit, random_steps
 
 SCHEDULE = DDPMSchedule(100)
 
@@ -100,6 +102,46 @@ def test_muon_moves_a_convolution_along_the_nearest_orthogonal_matrix_and_biases
     torch.testing.assert_close(bias - conv.bias.detach(), torch.full((4,), 0.1))  # Adam's first
 
 
+def test_muon_leaves_a_weight_without_gradient_alone_however_large():
+    line = nn.Linear(3, 2)
+    nn.init.constant_(line.weight, 1e4)  # a decay would be seen
+    optimiser = Muon(line.parameters())
+    for group in optimiser.param_groups:
+        group["lr"] = 0.1
+    (0 * line.weight.sum() + line.bias.sum()).backward()
+    optimiser.step()
+    assert (line.weight == 1e4).all()
+    optimiser.zero_grad()
+    assert [p.grad for p in line.parameters()] == [None, None]
+    before = copy.deepcopy(line)
+    before.zero_grad()
+    optimiser.step()  # a weight that took no part in the loss has no gradient at all
+    assert same(line, before)
+
+
+class Vectors(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(2)), nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, x):
+        return self.scale * x + self.shift
+
+
+@pytest.mark.parametrize("make", [Vectors, lambda: nn.Linear(2, 2, bias=False)])
+def test_muon_takes_a_network_of_vectors_or_of_matrices_alone(make, tmp_path):
+    x, path = torch.randn(8, 2), tmp_path / "run.pt"
+
+    def run(steps):
+        torch.manual_seed(3)
+        options = {"lr": 0.01, "checkpoint": path, "optimiser": Muon}
+        return list(fit(make(), lambda m, x: (m(x) - 1).square().mean(1), [(x,)], steps, **options))
+
+    first = run(10)
+    assert first[-1].loss < first[0].loss
+    assert run(12)[0].loss == first[-1].loss
+
+
 def test_the_learning_rate_climbs_in_a_line_and_falls_in_one():
     # with a constant gradient Adam moves by its learning rate, so the path shows the rates
     model = nn.Linear(1, 1, bias=False).double()
@@ -163,6 +205,148 @@ def test_the_average_does_not_remember_the_initial_weights():
     assert abs(p.ema.weight.item()) < 1
 
 
+class Counting(nn.Module):
+    """A network with numbers that are no weights, and that notes in which mode it was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.modes = nn.Parameter(torch.tensor(1.0)), []
+        self.seen, self.mean = nn.Buffer(torch.tensor(0)), nn.Buffer(torch.tensor(0.0))
+
+    def forward(self, x):
+        self.modes.append(self.training)
+        self.seen += 1
+        self.mean += 1
+        return self.weight * x
+
+
+def test_the_average_takes_buffers_along():
+    run = fit(Counting(), lambda m, x: m(x)[:, 0], [(torch.ones(2, 1),)], 3, ema=0.9)
+    followed = 0.0
+    for p in run:
+        d = min(0.9, (1 + p.step) / (10 + p.step))
+        followed = d * followed + (1 - d) * p.step
+        assert p.ema.mean == pytest.approx(followed, rel=1e-6)
+        assert p.ema.seen == p.step  # of what is counted there is no average
+
+
+def test_every_step_is_made_in_training_mode_whatever_was_done_in_between():
+    model = Counting()
+    for p in fit(model, lambda m, x: m(x)[:, 0], [(torch.ones(2, 1),)], 3):
+        p.model.eval()
+    assert model.modes == [True] * 3
+
+
+# -- batches ----------------------------------------------------------------------------------
+
+
+X = torch.arange(10.0)[:, None]
+
+
+def seen(batches, steps):
+    """The values of each batch that a run is shown."""
+    shown = []
+
+    def losses(model, x, *more):
+        shown.append(x.flatten().tolist())
+        return model(x)[:, 0]
+
+    list(fit(nn.Linear(1, 1), losses, batches, steps))
+    return shown
+
+
+def test_a_list_is_gone_through_again_and_again():
+    pairs = [(X[:2], "first"), (X[2:4], "second")]
+    assert seen(pairs, 5) == [[0, 1], [2, 3]] * 2 + [[0, 1]]
+
+
+def test_a_batch_that_is_no_tuple_is_the_only_part_of_one():
+    assert seen([X[:2], [X[2:4]]], 2) == [[0, 1], [2, 3]]
+
+
+def test_a_data_loader_shuffles_each_epoch_anew():
+    shown = seen(DataLoader(TensorDataset(X), 4, shuffle=True), 6)
+    epochs = [list(chain(*shown[:3])), list(chain(*shown[3:]))]
+    assert [len(batch) for batch in shown] == [4, 4, 2] * 2
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
+    assert epochs[0] != epochs[1]
+
+
+def test_an_iterator_serves_as_many_steps_as_it_has_batches():
+    assert len(seen(iter([(X[:2],)] * 3), 3)) == 3
+
+
+@pytest.mark.parametrize(("batches", "number"), [([(X,)] * 3, 3), ([], 0)])
+def test_an_iterator_that_ends_is_told_with_the_number_of_its_batches(batches, number):
+    run = fit(nn.Linear(1, 1), lambda m, x: m(x)[:, 0], iter(batches), 5)
+    wanted = rf"ended after {number}, and step {number + 1} needs one: give a list or a DataLoader"
+    with pytest.raises(ValueError, match=wanted):
+        list(run)
+
+
+def test_an_empty_list_is_told_and_not_gone_through_for_ever():
+    with pytest.raises(ValueError, match="ended after 0, and step 1 needs one"):
+        next(fit(nn.Linear(1, 1), lambda m, x: m(x)[:, 0], [], 5))
+
+
+# -- what is not finite -----------------------------------------------------------------------
+
+
+class Rows(nn.Linear):
+    """x (B, 2) -> (B,), with a loss whose value or gradient can be spoilt by the batch."""
+
+    def forward(self, x):
+        return super().forward(x)[:, 0]
+
+
+def spoilt(model, x):
+    """Finite, unless x is not; at x = 0 its value is 0 and its gradient infinite times zero."""
+    return (model(x) * x[:, 0]).abs().sqrt()
+
+
+GOOD = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (GOOD * math.nan, "the loss is nan .*: mend the data, this batch is not finite"),
+        (GOOD * math.inf, "the loss is (nan|inf) .*: mend the data"),
+        (GOOD * 0, "the loss is 0 and its gradient nan long: a smaller lr or clip may help"),
+        (GOOD * 1e30, "the loss is inf and its gradient .*: a smaller lr"),
+    ],
+    ids=["nan", "inf", "gradient", "overflow"],
+)
+@pytest.mark.parametrize("clip", [math.inf, 1.0])
+def test_a_step_that_is_not_finite_stops_the_run_and_changes_nothing(bad, told, clip, tmp_path):
+    path, model = tmp_path / "run.pt", Rows(2, 1)
+
+    def losses(model, x):
+        return spoilt(model, x) if x.abs().max() < 1e9 else spoilt(model, x) * 1e30
+
+    # four good batches and a bad one, which is the second of the second epoch
+    batches = Epochs([(GOOD,)] * 3, [(GOOD,), (bad,), (GOOD,)])
+    run = fit(model, losses, batches, 9, ema=0.9, clip=clip, checkpoint=path, every=1)
+    for _ in range(4):
+        last = next(run)
+    before, average, kept = copy.deepcopy(model), copy.deepcopy(last.ema), path.read_bytes()
+    with pytest.raises(ValueError, match=f"^step 5, batch 2 of epoch 2: {told}"):
+        next(run)
+    assert same(model, before)
+    assert same(last.ema, average)
+    assert path.read_bytes() == kept
+
+
+class Epochs:
+    """What gives other batches each time it is gone through."""
+
+    def __init__(self, *epochs):
+        self.left = list(epochs)
+
+    def __iter__(self):
+        return iter(self.left.pop(0))
+
+
 # -- checkpoints ------------------------------------------------------------------------------
 
 
@@ -218,6 +402,62 @@ def test_muon_resumes_exactly_too_and_warms_up_on(tmp_path):
     assert same(run(15, tmp_path / "run.pt").model, run(15).model)
 
 
+def shuffled_by_the_global_numbers():
+    return DataLoader(TensorDataset(X), 4, shuffle=True)
+
+
+def shuffled_by_its_own():
+    own = torch.Generator().manual_seed(5)
+    return DataLoader(TensorDataset(X), 4, shuffle=True, generator=own)
+
+
+def in_order():
+    return [(part,) for part in X.split(4)]
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 6, 9], ids="cut after {}".format)
+@pytest.mark.parametrize("supply", [shuffled_by_the_global_numbers, shuffled_by_its_own, in_order])
+def test_a_run_resumes_exactly_in_the_middle_of_an_epoch_and_at_its_end(tmp_path, supply, cut):
+    shown, path = [], tmp_path / "run.pt"
+
+    def losses(model, x):
+        shown.append(x.flatten().tolist())
+        return (model(x) - torch.randn(len(x), 1))[:, 0] ** 2
+
+    def run(path):
+        torch.manual_seed(1)
+        return fit(nn.Linear(1, 1), losses, supply(), 10, checkpoint=path, every=1)
+
+    *_, whole = run(None)
+    expected = shown[cut:]
+    list(islice(run(path), cut))
+    shown.clear()
+    *_, resumed = run(path)
+    assert shown == expected
+    assert same(resumed.model, whole.model)
+
+
+def test_a_resumed_run_says_where_it_is_as_an_uninterrupted_one(tmp_path):
+    path = tmp_path / "run.pt"
+
+    def losses(model, x):
+        return model(x)[:, 0]
+
+    list(fit(nn.Linear(1, 1), losses, in_order(), 4, checkpoint=path))
+    bad = [*in_order()[:1], (X[4:8] * math.nan,), *in_order()[2:]]  # a file went bad since
+    with pytest.raises(ValueError, match="step 5, batch 2 of epoch 2"):
+        list(fit(nn.Linear(1, 1), losses, bad, 6, checkpoint=path))
+
+
+def test_fewer_batches_than_before_are_told_before_anything_is_touched(tmp_path):
+    path = tmp_path / "run.pt"
+    list(fit(small(), losses, points(), 4, checkpoint=path))
+    model, untouched = small(), small()
+    with pytest.raises(ValueError, match="ended after 2, and step 3 needs one"):
+        fit(model, losses, islice(points(), 2), 8, checkpoint=path)
+    assert same(model, untouched)
+
+
 def test_a_finished_run_is_there_at_once(tmp_path):
     path = tmp_path / "run.pt"
     *_, end = fit(small(), losses, points(), 7, ema=0.9, checkpoint=path)
@@ -246,9 +486,110 @@ def test_a_checkpoint_of_another_model_is_refused_before_anything_is_touched(tmp
     path = tmp_path / "run.pt"
     list(fit(small(16), losses, points(), 2, checkpoint=path))
     other, untouched = small(24), small(24)
-    with pytest.raises(ValueError, match=r"run.pt: it holds another model \(net.blocks.0.inner"):
+    with pytest.raises(ValueError, match=r"run.pt: it holds another model \(net.\S+ is \(16, 64\)"):
         fit(other, losses, points(), 4, checkpoint=path)
     assert same(other, untouched)
+
+
+def of_target(target="v", sigma_data=1.0):
+    torch.manual_seed(1)
+    return Denoiser(MLP((1,), 16, 2, classes=2), target, sigma_data)
+
+
+def with_momentum(parameters, momentum=0.9):
+    return torch.optim.SGD(parameters, 0.1, momentum)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"denoiser": of_target("eps")}, r"another model \(target is v there and eps here\)"),
+        (
+            {"denoiser": of_target("v", 0.5)},
+            r"another model \(sigma_data is 1.0 there and 0.5 here",
+        ),
+        ({"denoiser": nn.Linear(1, 1)}, r"another model \(net\..* there and None here\)"),
+        ({"optimiser": Muon}, r"another optimiser \(kind is Adam there and Muon here\)"),
+        ({"optimiser": with_momentum}, r"another optimiser \(kind is Adam there and SGD here\)"),
+        (
+            {"optimiser": lambda p: torch.optim.Adam(p, betas=(0.9, 0.99))},
+            r"another optimiser \(0.betas is \(0.9, 0.999\) there and \(0.9, 0.99\) here\)",
+        ),
+        (
+            {"optimiser": lambda p: torch.optim.Adam([{"params": [q]} for q in p])},
+            r"another optimiser \(0.parameters is \d+ there and 1 here\)",
+        ),
+        ({"lr": 0.01}, "its learning rate at step 1 was 0.0002, and here it would be 0.002"),
+        ({"warmup": 10}, "its learning rate at step 1 was 0.0002, and here it would be 0.0001"),
+        ({"cooldown": 6}, "its learning rate at step 6 was 0.001, and here it would be 0.0008333"),
+        ({"steps": 20}, "its learning rate at step 9 was 0.000666667, and here it would be 0.001"),
+        ({"ema": 0.5}, r"another run \(ema is 0.9 there and 0.5 here\)"),
+        ({"clip": 2.0}, r"another run \(clip is 1.0 there and 2.0 here\)"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_before_anything_is_touched(tmp_path, options, told):
+    path = tmp_path / "run.pt"
+    usual = {"steps": 10, "ema": 0.9, "clip": 1.0, "warmup": 5, "cooldown": 3, "checkpoint": path}
+    list(islice(fit(of_target(), losses, points(), **usual, every=9), 9))
+    given = {"denoiser": of_target()} | usual | options
+    model, untouched = given["denoiser"], copy.deepcopy(given["denoiser"])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"cannot go on from .*run\.pt: .*{told}.*; delete it"):
+        fit(losses=losses, batches=points(), **given)
+    assert same(model, untouched)
+    assert path.read_bytes() == before
+
+
+def test_a_run_may_be_made_longer_until_it_cools_down(tmp_path):
+    path, options = tmp_path / "run.pt", {"warmup": 2, "cooldown": 3}
+
+    def run(steps, path=None):
+        torch.manual_seed(3)
+        return fit(small(), losses, points(), steps, checkpoint=path, every=8, **options)
+
+    list(islice(run(10, path), 8))  # the last step of the full rate
+    *_, longer = run(14, path)
+    *_, at_once = run(14)
+    assert same(longer.model, at_once.model)
+
+
+def test_whole_numbers_and_fractions_make_one_run(tmp_path):
+    path = tmp_path / "run.pt"
+    list(fit(of_target("v", 1), losses, points(), 2, ema=0, clip=1, checkpoint=path))
+    *_, end = fit(of_target("v", 1.0), losses, points(), 3, ema=0.0, clip=1.0, checkpoint=path)
+    assert end.step == 3
+
+
+def test_a_checkpoint_of_a_machine_with_more_gpus_goes_on_with_the_first(tmp_path, monkeypatch):
+    path, state = tmp_path / "run.pt", torch.get_rng_state()
+    of_three = [torch.full((16,), k, dtype=torch.uint8) for k in range(3)]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: of_three)
+    list(fit(small(), losses, points(), 2, checkpoint=path))
+    after = torch.get_rng_state()
+    assert not torch.equal(after, state)
+    for gpus in 0, 1, 3, 5:
+        found = {}
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        monkeypatch.setattr(
+            torch.cuda, "set_rng_state", lambda state, gpu, found=found: found.update({gpu: state})
+        )
+        (end,) = fit(small(), losses, points(), 2, checkpoint=path)
+        assert end.step == 2
+        assert [state[0] for state in found.values()] == list(found) == list(range(min(gpus, 3)))
+        assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_a_process_without_gpus_asks_none_for_its_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", None)  # to ask would wake them all
+    list(fit(small(), losses, points(), 2, checkpoint=tmp_path / "run.pt"))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    torch.save({"model": small().state_dict(), "step": 3}, path)
+    with pytest.raises(ValueError, match="it lacks 'states', another version wrote it; delete it"):
+        fit(small(), losses, points(), 4, checkpoint=path)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
@@ -320,22 +661,13 @@ def test_steps_are_the_integers_from_1_to_T_each_as_likely():
     assert (counts[1:] - n / 5).abs().max() < 4 * (n * 0.2 * 0.8) ** 0.5
 
 
-def test_levels_are_uniform_in_u_and_never_an_end():
-    n = 10000
-    u = random_levels(straight, n).noise
-    assert u.shape == (n,)
-    assert (u.min() > 0) & (u.max() < 1)
-    gap = (u.sort().values - (torch.arange(n) + 0.5) / n).abs().max()
-    assert gap < 2 / n**0.5  # Kolmogorov and Smirnov: exceeded once in 1,500 times
-
-
-def test_even_the_outermost_levels_keep_some_signal_and_some_noise(monkeypatch):
-    monkeypatch.setattr(
-        torch, "randint", lambda high, size, generator: torch.tensor([0, high - 1]).expand(size)
-    )
-    t = random_levels(straight, 2)
-    for amplitude in t.like(torch.zeros(2, 1)):  # in the network's precision, too
-        assert (amplitude > 0).all()
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int16, torch.int64, list])
+def test_labels_of_any_whole_numbers_can_be_dropped(kind):
+    y = [0, 1, 2, 9] if kind is list else torch.tensor([0, 1, 2, 9], dtype=kind)
+    for p, left in [(0, [0, 1, 2, 9]), (1, [-1] * 4)]:
+        dropped = drop_labels(y, p)
+        assert (dropped.tolist(), dropped.dtype) == (left, torch.int64)
+    assert drop_labels(3, 1).tolist() == -1
 
 
 # -- bad input --------------------------------------------------------------------------------
@@ -347,6 +679,7 @@ def test_even_the_outermost_levels_keep_some_signal_and_some_noise(monkeypatch):
         (lambda: drop_labels(torch.arange(3), 1.1), "p = 1.1"),
         (lambda: drop_labels(torch.arange(3), -0.1), "p = -0.1"),
         (lambda: drop_labels(torch.arange(3), float("nan")), "p = nan"),
+        (lambda: drop_labels(torch.rand(3), 0.1), r"labels are torch.float32: .* y.long\(\)"),
         (lambda: fit(small(), losses, points(), 0), "steps = 0"),
         (lambda: fit(small(), losses, points(), 5, every=0), "every = 0"),
         (lambda: fit(small(), losses, points(), 5, ema=1.0), "ema = 1.0: a decay lies in"),
@@ -356,6 +689,9 @@ def test_even_the_outermost_levels_keep_some_signal_and_some_noise(monkeypatch):
         (lambda: fit(small(), losses, points(), 5, lr=float("nan")), "lr = nan"),
         (lambda: fit(small(), losses, points(), 5, warmup=-1), "warmup = -1"),
         (lambda: fit(small(), losses, points(), 5, cooldown=-1), "cooldown = -1"),
+        (lambda: fit(small(), losses, points(), 5, lr=math.inf), "lr = inf"),
+        (lambda: fit(small(), losses, points(), 5, ema=-0.1), "ema = -0.1"),
+        (lambda: fit(small(), losses, points(), 5, clip=math.nan), "clip = nan"),
     ],
 )
 def test_bad_input_is_named_at_once(call, message):

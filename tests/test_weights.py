@@ -179,14 +179,60 @@ def test_a_card_that_is_not_the_networks_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_crash_while_saving_leaves_the_old_weights_loadable(saved):
-    before = saved.read_bytes()
-    unprintable = card(quality=object())
-    with pytest.raises(TypeError):
-        weights.save("toy", denoiser(), unprintable)
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("quality", object()),
+        ("quality", {"omega_1": {"recognised": torch.tensor(0.5)}}),
+        ("seed", torch.tensor(3)),
+        ("dataset", {1, 2}),
+    ],
+)
+def test_a_card_that_is_no_json_is_named_and_the_old_weights_stay_loadable(saved, entry, value):
+    before, unprintable = saved.read_bytes(), card(**{entry: value})
+    for ask in (weights.check, lambda *given: weights.save("toy", *given)):
+        with pytest.raises(ValueError, match=f"the card's {entry} = .* cannot be written as JSON"):
+            ask(denoiser(), unprintable)
     assert saved.read_bytes() == before
     assert weights.load("toy").sigma_data == 0.5
     assert len(list(saved.parent.iterdir())) == 2
+
+
+def test_a_model_of_another_kind_is_named(tmp_path):
+    with pytest.raises(ValueError, match="a Linear cannot be kept: give one of Denoiser, Class"):
+        weights.save(tmp_path / "toy.safetensors", torch.nn.Linear(1, 1), card())
+
+
+def test_what_can_be_saved_passes_the_check_which_writes_and_draws_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIDIFF_DATA", str(tmp_path))
+    model, state = denoiser(), torch.get_rng_state()
+    weights.check(model, card())
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_sigma_data_that_was_measured_is_a_number(tmp_path):
+    x = torch.tensor([1.0, 2.0, 4.0])
+    network = weights.build(ARCHITECTURE)
+    for model in Denoiser(network, "v", x.std()), Classifier(network, x.std()):
+        assert type(model.sigma_data) is float
+        assert model.sigma_data == pytest.approx((7 / 3) ** 0.5, rel=1e-6)
+    path = weights.save(tmp_path / "toy.safetensors", Denoiser(network, "v", x.std()), card())
+    assert weights.load(path).sigma_data == pytest.approx((7 / 3) ** 0.5, rel=1e-6)
+
+
+def test_weights_that_lie_otherwise_in_memory_are_saved_in_order(tmp_path):
+    model = denoiser()
+    weight = model.net.blocks[0].inner.weight
+    weight.data = weight.data.T.contiguous().T  # not contiguous, the same numbers
+    path = weights.save(tmp_path / "toy.safetensors", model, card())
+    assert torch.equal(weights.load(path).net.blocks[0].inner.weight, weight)
+
+
+def test_a_card_is_the_same_text_on_every_machine(tmp_path):
+    named = weights.save(tmp_path / "toy.safetensors", denoiser(), card())
+    assert (named.parent / "toy.json").read_bytes().endswith(b"}\n")
+    assert b"\r" not in (named.parent / "toy.json").read_bytes()
 
 
 def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path):

@@ -16,17 +16,25 @@ def data_folder() -> Path:
 def written_beside(path: Path) -> Iterator[Path]:
     """A neighbour of `path` to write to; it takes that name only when the block ends well.
 
-    Whatever stood there before stays whole until then.
+    Whatever stood there before stays whole until then. Raises OSError where the name cannot be
+    taken, as on Windows while another program reads the file; the neighbour is kept then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     try:
         yield beside
-        with beside.open("rb") as file:
+        with beside.open("r+b") as file:  # Windows lets those who may write alone ask for it
             os.fsync(file.fileno())  # the bytes must be on the disk before the name points at them
-        beside.replace(path)
-    finally:
+    except BaseException:
         beside.unlink(missing_ok=True)
+        raise
+    try:
+        beside.replace(path)
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be replaced ({error}): close what has it open, then rename "
+            f"{beside.name}, which is whole, to {path.name}"
+        ) from error
 
 
 def sha256(content: bytes) -> str:

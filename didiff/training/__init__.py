@@ -1,6 +1,6 @@
 """Training: the loop, its optimiser and checkpoints, recipes, weights, and what measures them."""
 
-from .loop import Progress, drop_labels, fit, random_levels, random_steps
+from .loop import Progress, drop_labels, fit, random_steps
 from .optimiser import Muon
 
-__all__ = ["Muon", "Progress", "drop_labels", "fit", "random_levels", "random_steps"]
+__all__ = ["Muon", "Progress", "drop_labels", "fit", "random_steps"]

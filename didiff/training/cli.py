@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run = Run(options.checkpoint, torch.bfloat16 if options.bf16 else None)
         train(options.model, options.steps, options.seed, options.out, run)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 
@@ -32,27 +33,37 @@ def train(
     """Train, measure and write a model of `RECIPES`; returns the path of its weights.
 
     steps: None for those of the recipe. out: a folder, None for `weights/` of the data.
-    Raises ValueError for steps < 1.
+    Raises ValueError for steps < 1, or a card that could not be written, OSError for a folder that
+    cannot be made: all before the second step.
     """
     recipe = RECIPES[model]
     steps = recipe.steps if steps is None else steps
-    for progress in recipe.train(steps, seed, run):
-        _report(progress, steps)
-    quality = recipe.quality(progress.ema)
-    for circumstances, numbers in quality.items():
-        print(circumstances, *(f"{name} {value:g}" for name, value in numbers.items()), sep="  ")
+    path = (data_folder() / "weights" if out is None else out) / f"{model}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
     card = recipe.card() | {
         "command": f"python -m didiff train {model} --steps {steps} --seed {seed}"
         + (" --bf16" if run.dtype else ""),
         "seed": seed,
         "hardware": _hardware(),
-        "duration_s": round(progress.seconds, 1),
-        "quality": quality,
     }
-    folder = data_folder() / "weights" if out is None else out
-    path = weights.save(folder / f"{model}.safetensors", progress.ema, card)
+    progress = _trained(recipe.train(steps, seed, run), steps, card)
+    card |= {"duration_s": round(progress.seconds, 1), "quality": {}}
+    weights.save(path, progress.ema, card)  # first: measuring asks for other files, and may fail
+    card["quality"] = recipe.quality(progress.ema)
+    for circumstances, numbers in card["quality"].items():
+        print(circumstances, *(f"{name} {value:g}" for name, value in numbers.items()), sep="  ")
+    weights.save(path, progress.ema, card)
     print(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB, and its card")
     return path
+
+
+def _trained(run: Iterator[Progress], steps: int, card: dict) -> Progress:
+    """The end of a run that is told as it goes, and whose card can be written."""
+    for number, progress in enumerate(run):
+        if number == 0:  # rather than after hours
+            weights.check(progress.ema, card | {"duration_s": 0.0, "quality": {}})
+        _report(progress, steps)
+    return progress
 
 
 def _report(progress: Progress, steps: int) -> None:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..classifier import Classifier
 from ..data import digits
+from ..mixtures import as_labels
 from ..process import NoiseLevel
 from .weights import load
 
@@ -31,7 +32,7 @@ def wasserstein_1d(a: Tensor, b: Tensor) -> float:
     for sample in (a, b):
         if sample.ndim != 1 or len(sample) == 0:
             raise ValueError(f"a sample of shape {tuple(sample.shape)}: give numbers (N,), N >= 1")
-    a, b = a.double().sort().values, b.double().sort().values
+    a, b = (_exact(sample).sort().values for sample in (a, b))
     z = torch.cat([a, b]).sort().values
     share_a, share_b = (torch.searchsorted(s, z[:-1], right=True).double() / len(s) for s in (a, b))
     return float(((share_a - share_b).abs() * z.diff()).sum())
@@ -50,10 +51,15 @@ def energy_distance(x: Tensor, y: Tensor) -> float:
     if min(n, m) < 2:
         raise ValueError(f"samples of {n} and {m} points: each needs at least 2")
     between, within_x, within_y = (
-        _sum_of_distances(a.flatten(1).double(), b.flatten(1).double())
+        _sum_of_distances(_exact(a.flatten(1)), _exact(b.flatten(1)))
         for a, b in ((x, y), (x, x), (y, y))
     )
     return 2 * between / (n * m) - within_x / (n * (n - 1)) - within_y / (m * (m - 1))
+
+
+def _exact(x: Tensor) -> Tensor:
+    """x in float64, on the CPU: not every device knows that type."""
+    return x.cpu().double()
 
 
 def _sum_of_distances(x: Tensor, y: Tensor) -> float:
@@ -73,13 +79,14 @@ class Moments(NamedTuple):
 def moments(features: Tensor, y: Tensor | None = None) -> Moments:
     """Mean and unbiased covariance of features (N, F).
 
-    y (N,): their classes, each of which then counts alike, however many it has.
-    Raises ValueError for fewer than 2 rows.
+    y (N,): their classes, each of which then counts alike, however many it has. In float64, on
+    the CPU. Raises ValueError for fewer than 2 rows.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"features of shape {tuple(features.shape)}: give (N, F), N >= 2")
-    features = features.double()
-    weight = features.new_ones(len(features)) if y is None else 1 / y.bincount()[y].double()
+    features = _exact(features)
+    y = torch.zeros(len(features), dtype=torch.long) if y is None else as_labels(y).cpu()
+    weight = 1 / y.bincount()[y].double()
     return Moments(weight @ features / weight.sum(), features.T.cov(aweights=weight))
 
 
@@ -98,6 +105,28 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 def _square_root(matrix: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+# --- many points, on any device ------------------------------------------------------------------
+
+AT_ONCE = 500  # points in a batch of a long measurement: thousands would not fit into memory
+
+
+def device_of(model) -> torch.device:
+    """Where the weights of a model are; the CPU for what has none, such as an exact denoiser."""
+    weights = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+@torch.inference_mode()
+def in_parts(
+    ask: Callable[[Tensor, NoiseLevel], Tensor],
+    x: Tensor,
+    t: NoiseLevel = CLEAN,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """ask(x, t) of many points x (N, *d), asked on a device, answered on the CPU."""
+    return torch.cat([ask(part.to(device), t).cpu() for part in x.split(AT_ONCE)])
 
 
 # --- judges of images ----------------------------------------------------------------------------
@@ -126,17 +155,27 @@ def _read_digits(images: Tensor) -> Tensor:
     return torch.from_numpy(judge().predict(images.flatten(1).cpu().numpy()))
 
 
-@torch.inference_mode()
 def _read_mnist(images: Tensor) -> Tensor:
-    reading = [mnist_judge().class_log_prob(part, CLEAN) for part in images.cpu().split(500)]
-    return torch.cat(reading).argmax(1)
+    return in_parts(mnist_judge().class_log_prob, images).argmax(1)
 
 
-READERS: dict[tuple, Callable[[Tensor], Tensor]] = {
-    (1, 8, 8): _read_digits,
-    (1, 28, 28): _read_mnist,
+@functools.cache
+def _digits_spread() -> Tensor:
+    return _spread(*digits("all"))
+
+
+class Images(NamedTuple):
+    """What is known of images of one size: how images (B, *size) in [-1, 1] are read -> classes
+    (B,), and how much the real ones of each class differ, (10,)."""
+
+    read: Callable[[Tensor], Tensor]
+    spread: Callable[[], Tensor]
+
+
+SIZES: dict[tuple, Images] = {
+    (1, 8, 8): Images(_read_digits, _digits_spread),
+    (1, 28, 28): Images(_read_mnist, lambda: mnist_judge().net.spread.double()),
 }
-"""How images of a size are read: images (B, *size) in [-1, 1] -> classes (B,)."""
 
 
 def recognised(images: Tensor, y) -> float:
@@ -146,15 +185,13 @@ def recognised(images: Tensor, y) -> float:
     Raises ValueError for other shapes, labels outside 0..9, or no image.
     """
     y = _check_images(images, y)
-    read = READERS[tuple(images.shape[1:])](images.clamp(-1, 1))
+    read = SIZES[tuple(images.shape[1:])].read(images.clamp(-1, 1))
     return float((read == y).double().mean())
 
 
-@torch.inference_mode()
 def features(images: Tensor) -> Tensor:
     """What the judge of MNIST sees in images (B, 1, 28, 28) before it names a class, (B, F)."""
-    parts = images.clamp(-1, 1).cpu().split(500)
-    return torch.cat([mnist_judge().features(part, CLEAN) for part in parts])
+    return in_parts(mnist_judge().features, images.clamp(-1, 1))
 
 
 def frechet(images: Tensor) -> float:
@@ -169,13 +206,12 @@ def frechet(images: Tensor) -> float:
 
 def remembered(judge: Classifier) -> Moments:
     """The moments of the features of real images, as a judge remembers them."""
-    return Moments(judge.net.feature_mean.double(), judge.net.feature_covariance.double())
+    return Moments(_exact(judge.net.feature_mean), _exact(judge.net.feature_covariance))
 
 
 def remember(judge: Classifier, x: Tensor, y: Tensor) -> None:
     """Fill a judge's memory of real images x (N, 1, 28, 28), y (N,): see `networks.Judge`."""
-    with torch.inference_mode():
-        seen = moments(torch.cat([judge.features(part, CLEAN) for part in x.split(500)]), y)
+    seen = moments(in_parts(judge.features, x, device=device_of(judge)), y)
     judge.net.feature_mean.copy_(seen.mean)
     judge.net.feature_covariance.copy_(seen.covariance)
     judge.net.spread.copy_(_spread(x, y))
@@ -191,20 +227,9 @@ def diversity(images: Tensor, y) -> float:
     images, y: as for `recognised`, and the same errors.
     """
     y = _check_images(images, y)
-    spread, real = _spread(images, y), REAL_SPREAD[tuple(images.shape[1:])]()
+    spread, real = _spread(images, y), SIZES[tuple(images.shape[1:])].spread()
     both = spread.isfinite()
     return float(spread[both].mean() / real[both].mean()) if both.any() else math.nan
-
-
-@functools.cache
-def _real_spread() -> Tensor:
-    return _spread(*digits("all"))
-
-
-REAL_SPREAD: dict[tuple, Callable[[], Tensor]] = {
-    (1, 8, 8): _real_spread,
-    (1, 28, 28): lambda: mnist_judge().net.spread.double(),
-}
 
 
 def _spread(images: Tensor, y: Tensor) -> Tensor:
@@ -217,13 +242,14 @@ def _spread(images: Tensor, y: Tensor) -> Tensor:
 
 
 def _check_images(images: Tensor, y) -> Tensor:
-    if tuple(images.shape[1:]) not in READERS or len(images) == 0:
+    if tuple(images.shape[1:]) not in SIZES or len(images) == 0:
         raise ValueError(
             f"images of shape {tuple(images.shape)}: give (B, 1, 8, 8) or (B, 1, 28, 28), B >= 1"
         )
-    y = torch.as_tensor(y).cpu()
+    y = torch.as_tensor(y)
     if y.ndim > 1 or (y.ndim == 1 and len(y) != len(images)):
         raise ValueError(f"labels of shape {tuple(y.shape)} for {len(images)} images")
+    y = as_labels(y).cpu()
     if y.min() < 0 or y.max() > 9:
         raise ValueError(f"labels {y.min()}..{y.max()}: digits are 0..9")
     return y.expand(len(images))

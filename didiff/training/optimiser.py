@@ -1,6 +1,22 @@
-"""An optimiser for long runs."""
+"""How long the steps of a run are, and an optimiser for long ones."""
+
+from typing import NamedTuple
 
 import torch
+
+
+class Rates(NamedTuple):
+    """The learning rate of each step 1..steps: it climbs to lr in the first `warmup` steps, and
+    falls towards zero in the last `cooldown`."""
+
+    lr: float
+    steps: int
+    warmup: int = 0
+    cooldown: int = 0
+
+    def at(self, step: int) -> float:
+        up, down = step / max(self.warmup, 1), (self.steps - step + 1) / max(self.cooldown, 1)
+        return self.lr * min(1, up, down)
 
 
 class Muon:
@@ -19,10 +35,14 @@ class Muon:
         self.weights = [p for p in every if p.ndim > 1]
         # copies, as the numbers of a convolution may lie in memory in an order that is no matrix
         self.matrices = [w.detach().flatten(1).clone() for w in self.weights]
-        self.parts = {
-            "muon": torch.optim.Muon(self.matrices, weight_decay=0, adjust_lr_fn="match_rms_adamw"),
-            "adam": torch.optim.Adam([p for p in every if p.ndim <= 1]),
-        }
+        vectors = [p for p in every if p.ndim <= 1]
+        self.parts: dict[str, torch.optim.Optimizer] = {}
+        if self.matrices:  # torch's optimisers refuse to have nothing to move
+            self.parts["muon"] = torch.optim.Muon(
+                self.matrices, weight_decay=0, adjust_lr_fn="match_rms_adamw"
+            )
+        if vectors or not self.matrices:  # a network without weights is Adam's to refuse
+            self.parts["adam"] = torch.optim.Adam(vectors)
 
     @property
     def param_groups(self) -> list[dict]:
@@ -41,7 +61,8 @@ class Muon:
     def zero_grad(self) -> None:
         for weight in self.weights:
             weight.grad = None
-        self.parts["adam"].zero_grad()
+        for part in self.parts.values():
+            part.zero_grad()
 
     def state_dict(self) -> dict:
         return {name: part.state_dict() for name, part in self.parts.items()}

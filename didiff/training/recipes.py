@@ -4,7 +4,6 @@ Lessons write the same lines out; the command line and the benchmarks call them.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +15,8 @@ from .. import data, guidance
 from ..classifier import Classifier, cross_entropy
 from ..data.files import sha256
 from ..denoiser import Denoiser, loss
-from ..mixtures import Mixture
-from ..networks import MLP
-from ..process import add_noise
+from ..mixtures import as_labels
+from ..process import NoiseLevel, Prediction, add_noise
 from ..samplers import ddim, initial_noise, last
 from ..schedules import DDPMSchedule, cosine, grid
 from . import metrics
@@ -53,29 +51,40 @@ class Recipe(NamedTuple):
 SCHEDULE = DDPMSchedule(1000, cosine)
 """What all models of images are taught on."""
 
-AT_ONCE = 500  # images in a batch of a long measurement: thousands would not fit into memory
-
 
 def sample(
     denoiser, y: Tensor, omega: float, steps: int = 20, seed: int = 0, eta: float = 0.0
 ) -> Tensor:
     """Guided images of the classes y (B,), (B, *shape), by DDIM from pure noise of that seed.
 
-    The shape is that of the denoiser's network. eta: share of the noise redrawn, in 0..1.
+    The shape is that of the denoiser's network. eta: share of the noise redrawn, in 0..1. The
+    images are made on the CPU, and are nearly the same wherever the network is.
     """
-    levels, generator = grid(SCHEDULE, steps), torch.Generator().manual_seed(seed)
+    levels, generator, y = grid(SCHEDULE, steps), torch.Generator().manual_seed(seed), as_labels(y)
     noise = initial_noise((len(y), *denoiser.net.shape), levels[0], generator, torch.float32)
+    near, guided = _from_cpu(denoiser), guidance_of(denoiser)
     walks = (
-        ddim(guided(denoiser, labels, omega), part, levels, eta, generator)
-        for part, labels in zip(noise.split(AT_ONCE), y.split(AT_ONCE), strict=True)
+        ddim(guided(near, labels, omega), part, levels, eta, generator)
+        for part, labels in zip(noise.split(metrics.AT_ONCE), y.split(metrics.AT_ONCE), strict=True)
     )
     return torch.cat([last(walk) for walk in walks])
 
 
-def guided(denoiser, y, omega):
-    """The denoiser guided to the classes y: by one call if it has learnt to be, else by two."""
-    learned = getattr(denoiser.net, "guided", False)
-    return (guidance.learned if learned else guidance.classifier_free)(denoiser, y, omega)
+def guidance_of(denoiser) -> Callable:
+    """How a model is guided: `learned`, in one call, if it was taught omega, else in two."""
+    taught = getattr(denoiser.net, "guided", False)
+    return guidance.learned if taught else guidance.classifier_free
+
+
+def _from_cpu(denoiser) -> Callable:
+    """The denoiser for points on the CPU, wherever its own weights are."""
+    device = metrics.device_of(denoiser)
+
+    def asked(x: Tensor, t: NoiseLevel, *told: Tensor) -> Prediction:
+        x0, eps = denoiser(x.to(device), t, *(value.to(device) for value in told))
+        return Prediction(x0.cpu(), eps.cpu())
+
+    return asked
 
 
 # --- digits --------------------------------------------------------------------------------------
@@ -83,10 +92,10 @@ def guided(denoiser, y, omega):
 DIGITS_NETWORK = {"network": "MLP", "shape": [1, 8, 8], "width": 256, "depth": 3, "classes": 10}
 
 
-def digits(steps: int = 2000, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Denoiser]]:
+def digits(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Denoiser]]:
     """A conditional model of the digits' training half; labels are dropped, so it can be guided.
 
-    2,000 steps take about half a minute on two CPU cores. Lesson: 11_classifier_free_guidance.
+    Its 4,000 steps take about a minute on two CPU cores. Lesson: 11_classifier_free_guidance.
     """
     torch.manual_seed(seed)
     denoiser = Denoiser(build(DIGITS_NETWORK), "v", 0.75, run.dtype)  # 0.75: the pixels' std
@@ -249,16 +258,15 @@ def shaken(x: Tensor) -> Tensor:
     return F.grid_sample(x + 1, points, align_corners=False) - 1  # what comes in is ground, -1
 
 
-@torch.no_grad()
 def classifier_quality(classifier: Classifier) -> dict:
     """Share of right answers and nats per label on 10,000 test images at four clocks."""
     x, y = data.mnist("test")
     torch.manual_seed(0)
-    eps, quality = torch.randn_like(x), {}
+    eps, quality, device = torch.randn_like(x), {}, metrics.device_of(classifier)
     for u in (0.0, 0.25, 0.5, 0.75):
         t = SCHEDULE(torch.tensor(u))
-        parts = zip(x.split(500), eps.split(500), strict=True)
-        log_prob = torch.cat([classifier.class_log_prob(add_noise(*part, t), t) for part in parts])
+        noisy = add_noise(x, eps, t)
+        log_prob = metrics.in_parts(classifier.class_log_prob, noisy, t, device)
         quality[f"clock_{u}"] = {
             "accuracy": (log_prob.argmax(1) == y).double().mean().item(),
             "nats": round(F.nll_loss(log_prob, y).item(), 4),
@@ -274,10 +282,9 @@ def judge_quality(judge: Classifier) -> dict:
     mean and standard deviation: how far real images seem from real ones if they are few.
     """
     x, y = data.mnist("test")
-    clean, parts, real = SCHEDULE.at(0), x.split(500), metrics.remembered(judge)
-    with torch.inference_mode():
-        read = torch.cat([judge.class_log_prob(part, clean) for part in parts]).argmax(1)
-        features = torch.cat([judge.features(part, clean) for part in parts])
+    real, device = metrics.remembered(judge), metrics.device_of(judge)
+    read = metrics.in_parts(judge.class_log_prob, x, device=device).argmax(1)
+    features = metrics.in_parts(judge.features, x, device=device)
 
     def frechet(some: Tensor, classes: Tensor | None = None) -> float:
         return metrics.frechet_distance(metrics.moments(some, classes), real)
@@ -313,43 +320,3 @@ RECIPES = {
     "mnist_clean": Recipe(mnist_clean, 1500, classifier_quality, _mnist_card(CLASSIFIER_NETWORK)),
     "mnist_judge": Recipe(mnist_judge, 1500, judge_quality, _mnist_card(JUDGE_NETWORK)),
 }
-
-
-# --- points of a mixture, whose best denoiser is known -------------------------------------------
-
-
-def points(mixture: Mixture, steps: int = 1000, seed: int = 0) -> Iterator[Progress[Denoiser]]:
-    """A network taught on endless fresh points of a mixture.
-
-    It predicts v: its score near the data is two to six times as exact as an eps-network's,
-    whose small error is divided by noise there. Lesson: 06_score_and_noise.
-    """
-    torch.manual_seed(seed)
-    schedule = DDPMSchedule(1000)
-    denoiser = Denoiser(MLP(mixture.means.shape[1:], width=64, depth=2), "v")
-    supply = ((mixture.sample(512)[0].float(), random_steps(schedule, 512)) for _ in count())
-    return fit(denoiser, loss, supply, steps, lr=4e-3, ema=0.99)
-
-
-@torch.no_grad()
-def points_quality(denoiser, mixture: Mixture, n: int = 100_000, seed: int = 0) -> dict[str, float]:
-    """How far a denoiser is from the exact one, on n fresh points at the lectures' 1,000 levels.
-
-    loss, floor: mean squared error of eps, its own and the exact one's, on the same points and
-    noise. excess: loss / floor - 1. score_error: mean of |s - s*|^2; score_size: of |s*|^2.
-    """
-    torch.manual_seed(seed)
-    x0, t = mixture.sample(n)[0].float(), random_steps(DDPMSchedule(1000), n)
-    eps = torch.randn_like(x0)
-    ours, floor = (loss(d, x0, t, eps=eps, target="eps").mean().item() for d in (denoiser, mixture))
-    xt, noise = add_noise(x0, eps, t), t.like(x0).noise
-    exact = mixture(xt, t).eps / noise
-    error = denoiser(xt, t).eps / noise - exact
-    size, off = (v.square().flatten(1).sum(1).mean().item() for v in (exact, error))
-    return {
-        "loss": ours,
-        "floor": floor,
-        "excess": ours / floor - 1,
-        "score_error": off,
-        "score_size": size,
-    }

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import nn
 
 from ..classifier import Classifier
@@ -50,26 +51,54 @@ def save(name: str | Path, model: Denoiser | Classifier, card: dict) -> Path:
     name: a path that ends in .safetensors, or the bare name of a model, which goes to the folder
     `weights/` of the data. card: the entries CARD_ENTRIES; the rest is filled in here.
 
-    Raises ValueError for a card that lacks an entry, or whose architecture is not the network's.
+    Raises ValueError for a model of another kind, a card that lacks an entry or cannot be written
+    as JSON, or one whose architecture is not the network's; OSError where the disk refuses.
     """
+    content, described = _written(model, card)
+    path = _path(name)
+    with written_beside(path) as weights, written_beside(_card_path(path)) as text:
+        weights.write_bytes(content)
+        text.write_bytes(described)
+    return path
+
+
+def check(model: Denoiser | Classifier, card: dict) -> None:
+    """Raise the ValueError that `save` would: to be asked before hours of training, not after."""
+    _written(model, card)
+
+
+def _written(model, card: dict) -> tuple[bytes, bytes]:
+    """What is written of a model: its weights, and its card, from which it can be rebuilt."""
     lacking = [entry for entry in CARD_ENTRIES if entry not in card]
     if lacking:
         raise ValueError(f"the card lacks {', '.join(lacking)}")
+    kind = type(model).__name__
+    if kind not in MODELS:
+        raise ValueError(f"a {kind} cannot be kept: give one of {', '.join(MODELS)}")
     state = {key: value.contiguous() for key, value in model.net.state_dict().items()}
     content = safetensors.torch.save(state)
-    kind = type(model).__name__
     card = card | {
         "model": kind,
         **{setting: getattr(model, setting) for setting in MODELS[kind][1]},
         "parameters": sum(value.numel() for value in model.net.parameters()),
         "sha256": sha256(content),
     }
-    _rebuilt(card, state)
-    path = _path(name)
-    with written_beside(path) as weights, written_beside(_card_path(path)) as text:
-        weights.write_bytes(content)
-        text.write_text(json.dumps(card, indent=2) + "\n")
-    return path
+    text = _json(card)
+    with torch.random.fork_rng(devices=[]):  # a run that is asked goes on with its own numbers
+        _rebuilt(json.loads(text), state)
+    return content, text.encode()
+
+
+def _json(card: dict) -> str:
+    for entry, value in card.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the card's {entry} = {value!r} cannot be written as JSON ({error}): give "
+                "numbers, texts, and lists or dictionaries of them"
+            ) from error
+    return json.dumps(card, indent=2) + "\n"
 
 
 def read_card(name: str | Path) -> dict:

@@ -31,7 +31,8 @@ def digits_shipped() -> Iterator[Row]:
 def digits_live() -> Iterator[Row]:
     """The same of a model trained here and now."""
     wall, processor = time.perf_counter(), time.process_time()
-    *_, end = recipes.digits()
+    recipe = recipes.RECIPES["digits"]  # as it is shipped
+    *_, end = recipe.train(recipe.steps, 0, recipes.PLAIN)
     yield at_most("digits_live_wall_s", time.perf_counter() - wall, 60, "s")
     yield Row("digits_live_processor_s", time.process_time() - processor, "s")
     yield from recognised("digits_live", end.ema, DIGITS, 1000)

@@ -43,8 +43,9 @@ def mnist_ratio_to_matmul() -> Iterator[Row]:
 
 def slider_waits(name: str, first_goal: float | None, final_goal: float | None) -> Iterator[Row]:
     denoiser = Counted(quick(weights.load(name)))  # as the lessons do
+    guided = recipes.guidance_of(denoiser)
     play = Playground(
-        {"guided": lambda y, omega: recipes.guided(denoiser, y, omega)},
+        {"guided": lambda y, omega: guided(denoiser, y, omega)},
         {"denoiser": denoiser},
         lambda steps: grid(recipes.SCHEDULE, steps),
         shape=denoiser.net.shape,
