@@ -255,9 +255,9 @@ def test_labels_of_any_integers_become_int64(kind):
 def test_labels_that_mean_nothing_are_named():
     x, table = torch.zeros(3, 2), torch.zeros(3, 4)
     for bad, kind in [(1.0, "float32"), ([1, 2.5], "float32"), (1j, "complex64")]:
-        for points in (x, None):
+        for where in (x, None):
             with pytest.raises(ValueError, match=f"labels of type torch.{kind}: give integers"):
-                as_labels(bad, points)
+                as_labels(bad, where)
     for bad in ([1, 2], [[1], [2], [3]], []):
         with pytest.raises(ValueError, match=r"labels of shape \(.* for a batch of 3"):
             as_labels(torch.tensor(bad).long(), x)
