@@ -12,7 +12,6 @@ import didiff
 from didiff import Mixture, guidance, mixtures
 from didiff.classifier import Classifier
 from didiff.data import digits
-from didiff.data.files import data_folder
 from didiff.training import cli, metrics, recipes, weights
 
 
@@ -229,7 +228,7 @@ def test_what_mnist_needs_is_shipped_with_the_command_that_makes_it(name):
 
 
 def test_all_shipped_weights_together_are_a_small_download():
-    assert sum(file.stat().st_size for file in (data_folder() / "weights").iterdir()) < 15e6
+    assert sum(file.stat().st_size for file in weights.SHIPPED.iterdir()) < 15e6
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.files import data_folder
+from ..data.files import data_folder, writable
 from . import weights
 from .loop import Progress
 from .recipes import PLAIN, RECIPES, Run
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run = Run(options.checkpoint, torch.bfloat16 if options.bf16 else None)
         train(options.model, options.steps, options.seed, options.out, run)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
 
 
@@ -32,9 +32,10 @@ def train(
     """Train, measure and write a model of `RECIPES`; returns the path of its weights.
 
     steps: None for those of the recipe. out: a folder, None for `weights/` of the data.
-    Raises ValueError for steps < 1.
+    Raises ValueError for steps < 1, OSError for a folder that cannot be written, before it starts.
     """
     recipe = RECIPES[model]
+    folder = writable(data_folder() / "weights" if out is None else out)
     steps = recipe.steps if steps is None else steps
     for progress in recipe.train(steps, seed, run):
         _report(progress, steps)
@@ -49,7 +50,6 @@ def train(
         "duration_s": round(progress.seconds, 1),
         "quality": quality,
     }
-    folder = data_folder() / "weights" if out is None else out
     path = weights.save(folder / f"{model}.safetensors", progress.ema, card)
     print(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB, and its card")
     return path

@@ -23,6 +23,9 @@ MODELS: dict[str, tuple] = {
 }
 """What a card may name as model, and what a model is told beside its network."""
 
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""The weights that come with the library, in a clone and in an installed copy alike."""
+
 CARD_ENTRIES = (
     "architecture", "command", "seed", "dataset", "dataset_sha256", "schedule", "hardware",
     "duration_s", "quality",
@@ -48,7 +51,7 @@ def save(name: str | Path, model: Denoiser | Classifier, card: dict) -> Path:
     """Write weights and card of a model of MODELS, and return the path of the weights.
 
     name: a path that ends in .safetensors, or the bare name of a model, which goes to the folder
-    `weights/` of the data. card: the entries CARD_ENTRIES; the rest is filled in here.
+    `weights/` of the data: `load` looks there before it takes what is shipped. card: the entries CARD_ENTRIES; the rest is filled in here.
 
     Raises ValueError for a card that lacks an entry, or whose architecture is not the network's.
     """
@@ -65,7 +68,7 @@ def save(name: str | Path, model: Denoiser | Classifier, card: dict) -> Path:
         "sha256": sha256(content),
     }
     _rebuilt(card, state)
-    path = _path(name)
+    path = _own(name)
     with written_beside(path) as weights, written_beside(_card_path(path)) as text:
         weights.write_bytes(content)
         text.write_text(json.dumps(card, indent=2) + "\n")
@@ -115,10 +118,19 @@ def _rebuilt(card: dict, state: dict):
 
 
 def _path(name: str | Path) -> Path:
+    """Where to read: one's own weights, or the shipped ones if no file of one's own has the name."""
+    own = _own(name)
+    shipped = SHIPPED / own.name
+    replaced = own == Path(name) or own.exists() or _card_path(own).exists()
+    return own if replaced or not shipped.exists() else shipped
+
+
+def _own(name: str | Path) -> Path:
+    """Where to write: the path, or the bare name in the folder of one's own weights."""
     path = Path(name)
-    return (
-        path if path.suffix == ".safetensors" else data_folder() / "weights" / f"{name}.safetensors"
-    )
+    if path.suffix == ".safetensors":
+        return path
+    return data_folder() / "weights" / f"{name}.safetensors"
 
 
 def _card_path(path: Path) -> Path:
@@ -136,4 +148,7 @@ def _read(path: Path) -> bytes:
 
 
 def _remedy(path: Path) -> str:
-    return f"make it again with `python -m didiff train {path.stem}`"
+    again = f"make it again with `python -m didiff train {path.stem}`"
+    if path.parent != SHIPPED and (SHIPPED / path.name).exists():
+        return f"{again}, or delete it and its card to have the shipped ones"
+    return again
