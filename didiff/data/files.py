@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 ROOT = Path(__file__).parents[2]
 """Of a clone; of an installed copy it is site-packages, which is nobody's to write to."""
 

@@ -51,7 +51,8 @@ def save(name: str | Path, model: Denoiser | Classifier, card: dict) -> Path:
     """Write weights and card of a model of MODELS, and return the path of the weights.
 
     name: a path that ends in .safetensors, or the bare name of a model, which goes to the folder
-    `weights/` of the data: `load` looks there before it takes what is shipped. card: the entries CARD_ENTRIES; the rest is filled in here.
+    `weights/` of the data: `load` looks there before it takes what is shipped. card: the entries
+    CARD_ENTRIES; the rest is filled in here.
 
     Raises ValueError for a card that lacks an entry, or whose architecture is not the network's.
     """
@@ -118,7 +119,7 @@ def _rebuilt(card: dict, state: dict):
 
 
 def _path(name: str | Path) -> Path:
-    """Where to read: one's own weights, or the shipped ones if no file of one's own has the name."""
+    """Where to read: the path, one's own weights of that name, or else the shipped ones."""
     own = _own(name)
     shipped = SHIPPED / own.name
     replaced = own == Path(name) or own.exists() or _card_path(own).exists()
