@@ -1,6 +1,5 @@
 """Laws of the package: what it brings, where it looks, and how it gets onto a machine."""
 
-import ast
 import importlib.util
 import os
 import subprocess

@@ -38,21 +38,21 @@ def walk(y: Tensor, omega: float, seed: int = 0) -> list[samplers.State]:
 # -- ink on paper -----------------------------------------------------------------------------
 
 
-def tile(image: Tensor, side: int) -> Image.Image:
+def tile(image: Tensor, side: int, how: Image.Resampling) -> Image.Image:
     """An image (1, 28, 28) in [-1, 1] as ink on paper, `side` pixels wide; -1 is paper."""
     share = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    mask = Image.fromarray(share.numpy()).resize((side, side), Image.Resampling.BICUBIC)
+    mask = Image.fromarray(share.numpy()).resize((side, side), how)
     return Image.composite(
         Image.new("RGB", mask.size, INK), Image.new("RGB", mask.size, PAPER), mask
     )
 
 
-def block(images: Tensor, columns: int, side: int) -> Image.Image:
+def block(images: Tensor, columns: int, side: int, how=Image.Resampling.BICUBIC) -> Image.Image:
     """Images (N, 1, 28, 28) row by row, with a thin line around."""
     rows, pitch = -(-len(images) // columns), side + GAP
     sheet = Image.new("RGB", (columns * pitch + GAP, rows * pitch + GAP), PAPER)
     for k, image in enumerate(images):
-        sheet.paste(tile(image, side), (k % columns * pitch + GAP, k // columns * pitch + GAP))
+        sheet.paste(tile(image, side, how), (k % columns * pitch + GAP, k // columns * pitch + GAP))
     ImageDraw.Draw(sheet).rectangle((0, 0, sheet.width - 1, sheet.height - 1), outline=LINE)
     return sheet
 
@@ -89,25 +89,32 @@ def road() -> Image.Image:
 
 
 def movie() -> list[Image.Image]:
-    """Ten digits on their way from noise, a frame for every step."""
-    states = walk(torch.arange(10), 2.0)
-    words = (f"xt = {s.t.signal:.2f} x0 + {s.t.noise:.2f} eps" for s in states)
-    return [titled([block(s.x, 5, 112)], [text]) for s, text in zip(states, words, strict=True)]
+    """Ten digits on their way from noise, a frame for every step; square pixels pack well."""
+    states, how = walk(torch.arange(10), 2.0), Image.Resampling.NEAREST
+    blocks = [block(state.x, 5, 112, how) for state in states]
+    words = [f"xt = {s.t.signal:.2f} x0 + {s.t.noise:.2f} eps" for s in states]
+    return [titled([block], [text]) for block, text in zip(blocks, words, strict=True)]
 
 
-def few_colours(image: Image.Image) -> Image.Image:
-    return image.quantize(32, dither=Image.Dither.NONE)
+def in_few_colours(image: Image.Image) -> Image.Image:
+    """The same picture in 30 shades between paper and ink, which all frames of a film share."""
+    shares = torch.linspace(0, 1, 30)[:, None]
+    shades = torch.tensor(PAPER) + shares * (torch.tensor(INK) - torch.tensor(PAPER))
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*shades.round().int().flatten().tolist(), *WORDS, *LINE])
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def save(folder: Path = FOLDER) -> list[Path]:
     """Draw all pictures into `folder`; returns their paths."""
     folder.mkdir(exist_ok=True)
-    few_colours(scales()).save(folder / SCALES, optimize=True)
-    few_colours(road()).save(folder / ROAD, optimize=True)
-    first, *others = map(few_colours, movie())
-    times = [120] * len(others) + [2500]  # milliseconds
-    first.save(folder / MOVIE, save_all=True, append_images=others, duration=times, loop=0)
-    return [folder / name for name in (ROAD, MOVIE, SCALES)]
+    drawn = {ROAD: [road()], MOVIE: movie(), SCALES: [scales()]}
+    for name, images in drawn.items():
+        first, *others = map(in_few_colours, images)
+        times = [120] * len(others) + [2500]  # milliseconds
+        film = {"save_all": True, "append_images": others, "duration": times, "loop": 0}
+        first.save(folder / name, optimize=True, **(film if others else {}))
+    return [folder / name for name in drawn]
 
 
 def main() -> None:
