@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 ENDS   := 3.11 3.14 # of the Pythons served: types that come or go in between show here too
-START  := /lab/tree/README.md?factory=Markdown%20Preview
+LAB    := JUPYTER_CONFIG_PATH="$(CURDIR)/lessons/source/jupyter:$$JUPYTER_CONFIG_PATH" # pages open rendered
 ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help lab test check fast lessons pictures wheel colab bench format env clean
@@ -25,7 +25,7 @@ help:
 	@echo "PYTHON=python3.12           choose the Python that the environment is made with"
 
 lab: $(READY)
-	$(PY) -m jupyterlab $(ROOT) lessons --LabApp.default_url="$(START)" $(ARGS)
+	$(LAB) $(PY) -m jupyterlab $(ROOT) lessons --LabApp.default_url=/lab/tree/README.md $(ARGS)
 
 # in their order, as the few long tests come before the notebooks, which then fill the gaps
 test: check

@@ -117,7 +117,8 @@ def install_cell() -> NotebookNode:
         python=f"({oldest.replace('.', ', ')})",
         oldest=oldest,
     )
-    return nbformat.v4.new_code_cell(text.rstrip(), metadata={"tags": ["setup"]})
+    folded = {"tags": ["setup"], "jupyter": {"source_hidden": True}}
+    return nbformat.v4.new_code_cell(text.rstrip(), metadata=folded)
 
 
 def name_cells(cells: list[NotebookNode]) -> None:

@@ -171,7 +171,7 @@ def page() -> str:
         "# Diffusion models, to be touched",
         NOTE,
         f"![{start['alt']}]({start['picture']})",
-        *(index.prose(start[part]) for part in ("what", "begin")),
+        *(index.prose(start[part]) for part in ("what", "learn", "teach")),
         "## The lessons and their sliders",
         index.prose(start["trust"]),
         *overview(index),
