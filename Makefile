@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+ENDS   := 3.11 3.14 # of the Pythons served: types that come or go in between show here too
+LAB    := JUPYTER_CONFIG_PATH="$(CURDIR)/lessons/source/jupyter:$$JUPYTER_CONFIG_PATH" # pages open rendered
 ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help lab test check fast lessons bench format env clean
+.PHONY: help lab test check fast lessons pictures wheel colab bench format env clean
 
 help:
 	@echo "make lab                    open the lessons in JupyterLab  (ARGS=--no-browser for a server)"
@@ -14,13 +16,16 @@ help:
 	@echo "make check                  style and types only"
 	@echo "make fast                   the laws only, in about a minute  (ARGS='-k samplers' for a few)"
 	@echo "make lessons                rebuild and run the notebooks from lessons/source, and their index  (ONLY=11)"
+	@echo "make pictures               draw the pictures of the two READMEs again, from shipped weights"
+	@echo "make wheel                  build dist/didiff-*.whl, and try it in a new environment"
+	@echo "make colab                  run the sliders with the packages that Colab has"
 	@echo "make bench                  measure what the project promises  (ONLY=lessons_time for one)"
 	@echo "make format                 let ruff put the style right"
 	@echo "make clean                  remove everything that make made, the environment too"
 	@echo "PYTHON=python3.12           choose the Python that the environment is made with"
 
 lab: $(READY)
-	$(PY) -m jupyterlab $(ROOT) lessons $(ARGS)
+	$(LAB) $(PY) -m jupyterlab $(ROOT) lessons --LabApp.default_url=/lab/tree/README.md $(ARGS)
 
 # the few long tests come first, so that the short ones fill the gaps
 test: check
@@ -29,7 +34,8 @@ test: check
 check: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	$(PY) -m mypy
+	$(PY) -m compileall -q didiff lessons/source tests .ci
+	printf '%s\n' $(ENDS) | xargs -P 2 -I% $(PY) -m mypy --python-version %
 
 fast: $(READY)
 	$(PY) -m pytest tests -m "not slow and not browser" -n auto $(ARGS)
@@ -37,6 +43,15 @@ fast: $(READY)
 lessons: $(READY)
 	$(PY) -m lessons.source.build $(ONLY)
 	$(PY) -m lessons.source.index
+
+pictures: $(READY)
+	$(PY) -m lessons.source.pictures
+
+wheel: $(READY)
+	$(PY) -m tests.wheel
+
+colab: $(READY)
+	$(PY) -m tests.colab
 
 bench: $(READY)
 	$(PY) -m tests.benchmarks $(ONLY)
@@ -55,22 +70,9 @@ clean:
 # The environment: uv makes it in seconds, pip in minutes where uv is not to be had.
 
 TOO_OLD := didiff needs Python 3.11 or newer; choose one, as in: make PYTHON=python3.12
-INSTALL := --constraint constraints.txt --editable ".[dev]"
 
-# uv does not read pip's settings, so whatever pip was told about indexes is handed on to it. pip takes
-# the best version of all its indexes; uv must be told to.
-PIP_SETTINGS = $$(for section in global install :env:; do \
-    for key in index-url extra-index-url find-links; do \
-        for value in $$($(PY) -m pip config get $$section.$$key 2>/dev/null); do \
-            echo "--$$key $$value"; \
-        done; \
-    done; done)
-
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt .ci/install.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(TOO_OLD)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet uv \
-	&& $(PY) -m uv pip install --python $(PY) --index-strategy unsafe-best-match --compile-bytecode \
-	    $(PIP_SETTINGS) $(INSTALL) \
-	|| { echo "without uv: pip takes a few minutes"; $(PY) -m pip install $(INSTALL); }
+	@UV_COMPILE_BYTECODE=1 $(PY) .ci/install.py --constraint constraints.txt --editable ".[dev]"
 	@touch $@

@@ -98,11 +98,33 @@ def test_every_link_leads_to_a_notebook_and_to_a_cell_of_it(page):
     cells = {
         source.stem: {cell.id for cell in build.build(source).cells} for source in build.sources()
     }
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", page)
+    assert pictures
+    assert all((build.LESSONS / picture).is_file() for picture in pictures)
     links = re.findall(r"\]\((\w+)\.ipynb(?:#cell-id=([\w-]+))?\)", page)
-    assert len(links) == page.count("](")
+    assert len(links) == page.count("](") - len(pictures)
     for lesson, cell in links:
         assert lesson in cells
         assert not cell or cell in cells[lesson]
+
+
+def test_every_slider_is_one_click_away(page):
+    shown = {
+        (source.stem, cell.id)
+        for source in build.sources()
+        for cell in build.build(source).cells
+        if cell.cell_type == "code" and re.search(r"\.show\([^)]*still_over=", cell.source, re.S)
+    }
+    rows = [line for line in page.splitlines() if re.match(r"\| \[\d\d .*\d s \|$", line)]
+    assert len(rows) == len(build.sources())
+    assert set(re.findall(r"\((\w+)\.ipynb#cell-id=([\w-]+)\)", "".join(rows))) == shown
+
+
+def test_the_page_begins_with_a_picture_and_says_where_to_begin_before_any_table(page):
+    head = page[: page.index("\n| ")]
+    places = [head.index(word) for word in ("![", "To learn", "To teach", "Trust Notebook")]
+    assert places == sorted(places)
+    assert len(re.sub(r"\(.*?\)|<!--.*?-->", "", head, flags=re.S).split()) < 200
 
 
 def test_the_number_of_a_cell_is_the_one_beside_it_when_it_has_run():

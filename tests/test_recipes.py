@@ -13,7 +13,6 @@ from torch import nn
 import didiff
 from didiff import Denoiser, Mixture, Prediction, guidance
 from didiff.data import digits
-from didiff.data.files import data_folder
 from didiff.training import Muon, metrics, recipes, weights
 from tests.emulations import ELSEWHERE, DeviceElsewhere, Elsewhere, elsewhere
 
@@ -544,7 +543,7 @@ def test_what_mnist_needs_is_shipped_with_the_command_that_makes_it(name):
 
 
 def test_all_shipped_weights_together_are_a_small_download():
-    assert sum(file.stat().st_size for file in (data_folder() / "weights").iterdir()) < 15e6
+    assert sum(file.stat().st_size for file in weights.SHIPPED.iterdir()) < 15e6
 
 
 @pytest.mark.slow

@@ -2,14 +2,59 @@
 
 import hashlib
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
+"""Of a clone; of an installed copy it is site-packages, which is nobody's to write to."""
+
+NOT_SPELLED_OUT = r"^~[^/\\]*|\$\w+|\$\{.*?\}|%\w+%"
+A_DRIVE = r"|^[A-Za-z]:"  # means nothing where there are none
+
 
 def data_folder() -> Path:
-    """The folder the environment variable DIDIFF_DATA names, else `data/` beside the package."""
-    return Path(os.environ.get("DIDIFF_DATA") or Path(__file__).parents[2] / "data")
+    """Where downloads and the weights of one's own lie: the folder that the environment variable
+    DIDIFF_DATA names, else `data/` of a clone, else a folder in the user's cache.
+
+    DIDIFF_DATA: as one writes it in a shell, with ~, $HOME, quotes or backslashes; relative to the
+    working folder. Raises ValueError for a user, a variable or a drive that is not there.
+    """
+    if said := os.environ.get("DIDIFF_DATA", "").replace('"', "").strip("' \t\r\n"):
+        return _spelled_out(said)
+    if (ROOT / "lessons" / "source").is_dir():
+        return ROOT / "data"
+    import pooch  # costs more than all the rest of this module
+
+    return Path(pooch.os_cache("didiff"))
+
+
+def _spelled_out(said: str) -> Path:
+    if os.sep == "/":  # where a backslash stands before a space, or is a separator of Windows
+        said = said.replace("\\ ", " ").replace("\\", "/")
+    path = os.path.expanduser(os.path.expandvars(said))
+    unknown = re.search(NOT_SPELLED_OUT + (A_DRIVE if os.sep == "/" else ""), path)
+    if unknown and not os.path.exists(path):
+        raise ValueError(
+            f"DIDIFF_DATA = {said!r}: there is no {unknown[0]} here; name a folder, such as "
+            "~/didiff-data"
+        )
+    return Path(path).absolute()
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made where it is missing. Raises OSError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be written ({error}): name a folder elsewhere in the environment "
+            "variable DIDIFF_DATA"
+        ) from error
+    return folder
 
 
 @contextmanager

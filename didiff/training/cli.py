@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.files import data_folder
+from ..data.files import data_folder, writable
 from . import weights
 from .loop import Progress
 from .recipes import PLAIN, RECIPES, Run
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run = Run(options.checkpoint, torch.bfloat16 if options.bf16 else None)
         train(options.model, options.steps, options.seed, options.out, run)
-    except (ValueError, OSError) as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
 
 
@@ -34,12 +34,12 @@ def train(
 
     steps: None for those of the recipe. out: a folder, None for `weights/` of the data.
     Raises ValueError for steps < 1, or a card that could not be written, OSError for a folder that
-    cannot be made: all before the second step.
+    cannot: all before the second step.
     """
     recipe = RECIPES[model]
+    folder = writable(data_folder() / "weights" if out is None else out)
     steps = recipe.steps if steps is None else steps
-    path = (data_folder() / "weights" if out is None else out) / f"{model}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{model}.safetensors"
     card = recipe.card() | {
         "command": f"python -m didiff train {model} --steps {steps} --seed {seed}"
         + (" --bf16" if run.dtype else ""),

@@ -24,6 +24,9 @@ MODELS: dict[str, tuple] = {
 }
 """What a card may name as model, and what a model is told beside its network."""
 
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""The weights that come with the library, in a clone and in an installed copy alike."""
+
 CARD_ENTRIES = (
     "architecture", "command", "seed", "dataset", "dataset_sha256", "schedule", "hardware",
     "duration_s", "quality",
@@ -49,13 +52,14 @@ def save(name: str | Path, model: Denoiser | Classifier, card: dict) -> Path:
     """Write weights and card of a model of MODELS, and return the path of the weights.
 
     name: a path that ends in .safetensors, or the bare name of a model, which goes to the folder
-    `weights/` of the data. card: the entries CARD_ENTRIES; the rest is filled in here.
+    `weights/` of the data: `load` looks there before it takes what is shipped. card: the entries
+    CARD_ENTRIES; the rest is filled in here.
 
     Raises ValueError for a model of another kind, a card that lacks an entry or cannot be written
     as JSON, or one whose architecture is not the network's; OSError where the disk refuses.
     """
     content, described = _written(model, card)
-    path = _path(name)
+    path = _own(name)
     with written_beside(path) as weights, written_beside(_card_path(path)) as text:
         weights.write_bytes(content)
         text.write_bytes(described)
@@ -144,10 +148,19 @@ def _rebuilt(card: dict, state: dict):
 
 
 def _path(name: str | Path) -> Path:
+    """Where to read: the path, one's own weights of that name, or else the shipped ones."""
+    own = _own(name)
+    shipped = SHIPPED / own.name
+    replaced = own == Path(name) or own.exists() or _card_path(own).exists()
+    return own if replaced or not shipped.exists() else shipped
+
+
+def _own(name: str | Path) -> Path:
+    """Where to write: the path, or the bare name in the folder of one's own weights."""
     path = Path(name)
-    return (
-        path if path.suffix == ".safetensors" else data_folder() / "weights" / f"{name}.safetensors"
-    )
+    if path.suffix == ".safetensors":
+        return path
+    return data_folder() / "weights" / f"{name}.safetensors"
 
 
 def _card_path(path: Path) -> Path:
@@ -165,4 +178,7 @@ def _read(path: Path) -> bytes:
 
 
 def _remedy(path: Path) -> str:
-    return f"make it again with `python -m didiff train {path.stem}`"
+    again = f"make it again with `python -m didiff train {path.stem}`"
+    if path.parent != SHIPPED and (SHIPPED / path.name).exists():
+        return f"{again}, or delete it and its card to have the shipped ones"
+    return again

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from string import Template
 
 import jupytext
 import nbclient
@@ -38,16 +39,33 @@ METADATA = {
 LIVE_WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300  # seconds for one cell
 
-INSTALL = """\
+INSTALL = Template("""\
 import importlib.util
+import sys
+from glob import glob
 
-if not importlib.util.find_spec("didiff"):
-    {remedy}"""
-FETCH = "%pip install --quiet git+{repository}"
-EXPLAIN = """\
-raise ModuleNotFoundError(
-        "didiff is not installed here: say `pip install -e .` in the folder of the course"
-    )"""
+# where the course is missing, it is installed: from a wheel here or in a mounted drive
+WHEEL, ADDRESS = "$wheel", "$address"
+PLACES = "", *("/content/drive/MyDrive/" + "*/" * deep for deep in range(4))
+
+
+def missing():  # a mere folder of that name is found too, but has no origin
+    importlib.invalidate_caches()
+    return getattr(importlib.util.find_spec("didiff"), "origin", None) is None
+
+
+if sys.version_info < $python:
+    raise RuntimeError("didiff needs Python $oldest or newer, this is " + sys.version.split()[0])
+if missing():
+    wheels = [path for place in PLACES for path in glob(place + "didiff-*.whl")]
+    source = next((path for path in wheels if path.endswith(WHEEL)), ADDRESS)
+    if source:
+        %pip install --quiet "{source}"
+    if missing():
+        found = f"{source} cannot be installed" if source else f"found {wheels or 'no wheel'}"
+        remedy = f"put {WHEEL} here, undamaged, or say `pip install -e .` in the course's folder"
+        raise ModuleNotFoundError(f"didiff is missing ({found}): {remedy}")
+""")
 
 
 def sources(*numbers: str) -> list[Path]:
@@ -89,11 +107,18 @@ def build(source: Path) -> NotebookNode:
 
 
 def install_cell() -> NotebookNode:
-    """The first code cell: fetches the course from its public address, or says what to do."""
+    """The first code cell: brings the course where it is missing, or says what to do."""
     settings = tomllib.loads((LESSONS.parent / "pyproject.toml").read_text())
-    repository = settings["tool"]["didiff"]["repository"]
-    remedy = FETCH.format(repository=repository) if repository else EXPLAIN
-    return nbformat.v4.new_code_cell(INSTALL.format(remedy=remedy), metadata={"tags": ["setup"]})
+    project, address = settings["project"], settings["tool"]["didiff"]["repository"]
+    oldest = project["requires-python"].removeprefix(">=")
+    text = INSTALL.substitute(
+        wheel=f"{project['name']}-{project['version']}-py3-none-any.whl",
+        address=address and f"git+{address}",
+        python=f"({oldest.replace('.', ', ')})",
+        oldest=oldest,
+    )
+    folded = {"tags": ["setup"], "jupyter": {"source_hidden": True}}
+    return nbformat.v4.new_code_cell(text.rstrip(), metadata=folded)
 
 
 def name_cells(cells: list[NotebookNode]) -> None:

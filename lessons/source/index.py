@@ -1,4 +1,5 @@
-"""lessons/README.md: from a slide to the cell that runs it, from an erratum to what shows it.
+"""lessons/README.md, on which `make lab` opens: where to begin, all sliders; then an index, from a
+slide to the cell that runs it, from an erratum to what shows it.
 
     python -m lessons.source.index
 
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from lessons.source import build
 
+SLIDER = "still_over="  # what a cell that shows an explorer says, and no other
 PAGE = build.LESSONS / "README.md"
 COURSE = tomllib.loads((build.SOURCES / "course.toml").read_text())
 LESSONS: dict[str, dict[str, Any]] = {
@@ -25,20 +27,21 @@ LESSONS: dict[str, dict[str, Any]] = {
 ID = re.compile(r"(L6|L19|DS|L22|E|T)-\d\d")
 
 NOTE = """\
-<!-- In JupyterLab: a right click here, then "Show Markdown Preview".
-     Built from course.toml and from the tags of the cells by: python -m lessons.source.index -->"""
+<!-- In JupyterLab: a right click here, then "Show Markdown Preview". Built from course.toml and the
+     cells of the lessons by: python -m lessons.source.index -->"""
 HOW_TO_READ = """\
 A number in brackets is the one beside the cell when its lesson has run from the top; *text* is a
 cell of words. In JupyterLab a link opens the notebook at the first cell it speaks of."""
 
 
 class Place(NamedTuple):
-    """Where a tag is met. number: of the code cell in the order of running, 0 for words."""
+    """A cell. number: of a code cell in the order of running, 0 for words."""
 
     lesson: str
     section: str
     cell: str
     number: int
+    slider: bool = False
 
 
 # -- what is owed -----------------------------------------------------------------------------
@@ -69,7 +72,10 @@ def places(source: Path) -> Iterator[tuple[str | None, Place]]:
         number += cell.cell_type == "code"
         if cell.cell_type == "markdown":
             section = [section, *re.findall(r"^## (.+)$", cell.source, re.MULTILINE)][-1]
-        here = Place(source.stem, section, cell.id, number * (cell.cell_type == "code"))
+        is_code = cell.cell_type == "code"
+        here = Place(
+            source.stem, section, cell.id, number * is_code, is_code and SLIDER in cell.source
+        )
         yield None, here
         yield from ((tag, here) for tag in cell.metadata.get("tags", []) if ID.fullmatch(tag))
 
@@ -91,6 +97,16 @@ class Index:
         """A link to a lesson, or only its name while it is not written."""
         name = f"{lesson[:2]} {LESSONS[lesson]['title']}"
         return f"[{name}]({lesson}.ipynb)" if lesson in self.cells else f"*{name}*"
+
+    def sliders(self, lesson: str) -> str:
+        """Links to the sliders of a lesson, named by their sections."""
+        shown = [place for place in self.cells.get(lesson, ()) if place.slider]
+        lines = []
+        for section, group in groupby(shown, lambda place: place.section):
+            first, *others = (f"{lesson}.ipynb#cell-id={place.cell}" for place in group)
+            again = (f" · [{k}]({cell})" for k, cell in enumerate(others, start=2))
+            lines.append(f"[{section.partition('. ')[2]}]({first}){''.join(again)}")
+        return "<br>".join(lines)
 
     def section(self, lesson: str, number: str) -> str:
         """A link to the section "number. heading". Raises ValueError where there is none."""
@@ -150,12 +166,16 @@ def escaped(text: str) -> str:
 
 def page() -> str:
     """The whole of lessons/README.md."""
-    index = Index()
+    index, start = Index(), COURSE["start"]
     parts = [
-        "# The lessons",
+        "# Diffusion models, to be touched",
         NOTE,
-        index.prose(COURSE["map"]),
+        f"![{start['alt']}]({start['picture']})",
+        *(index.prose(start[part]) for part in ("what", "learn", "teach")),
+        "## The lessons and their sliders",
+        index.prose(start["trust"]),
         *overview(index),
+        index.prose(COURSE["map"]),
         "## Three ways through",
         *(f"**{name}.** {index.prose(text)}" for name, text in COURSE["paths"].items()),
         "## From slide to cell",
@@ -174,17 +194,19 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def overview(index: Index) -> list[str]:
-    """The lessons with their questions and times."""
-    times = {
-        lesson: f"{entry['seconds']} s" for lesson, entry in LESSONS.items() if "seconds" in entry
-    }
-    total = sum(LESSONS[lesson]["seconds"] for lesson in times)
+    """The lessons that are written, with their questions, sliders and times."""
+    written = {lesson: LESSONS[lesson] for lesson in index.cells}
     rows = [
-        (index.lesson(lesson), entry["question"], times.get(lesson, "to come"))
-        for lesson, entry in LESSONS.items()
+        (
+            f"{index.lesson(lesson)}<br>{entry['question']}",
+            index.sliders(lesson),
+            f"{entry['seconds']} s",
+        )
+        for lesson, entry in written.items()
     ]
+    total = sum(entry["seconds"] for entry in written.values())
     about = f"Times are of computing on two cores, {total} s in all; no GPU, no network."
-    return [table(("lesson", "question", "time"), rows), about]
+    return [table(("lesson", "its sliders", "time"), rows), about]
 
 
 def numbered(kind: str) -> list[tuple[str, str, Any]]:
