@@ -281,6 +281,7 @@ def test_the_hook_classes_are_where_a_browser_looks_for_them():
     explorer = Explorer(plain, {"omega": omega_slider()})
     for part, name in [
         (explorer._box, "explorer"), (explorer._picture, "picture"), (explorer._line, "readout"),
+        (explorer._behaviour, "behaviour"),
     ]:  # fmt: skip
         assert f"didiff-{name}" in part._dom_classes
 
@@ -479,7 +480,7 @@ def test_style_and_script_come_with_the_explorer_and_need_no_network(displayed):
 def test_style_and_script_look_for_classes_that_exist(kind):
     known = {
         "explorer", "heard", "busy", "picture", "readout", "controls", "stage", "more", "folded",
-        "notice",
+        "notice", "behaviour",
     }  # fmt: skip
     text = Path(face.__file__).with_name(f"explorer.{kind}").read_text(encoding="utf-8")
     assert set(re.findall(r"didiff-(\w+)", text)) <= known
@@ -734,6 +735,19 @@ def test_a_control_has_its_label_as_tooltip_where_it_can_have_one():
     for control in (omega_slider(), slider("n", 0, 9, value=1), choice("m", "ab", value="a")):
         if control.has_trait("tooltip"):
             assert control.tooltip == control.description
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ([1, 2, 3, 4], ipywidgets.ToggleButtons),
+        ([1, 2, 3, 4, 5], ipywidgets.Dropdown),
+        (["a" * 16, "b" * 16], ipywidgets.ToggleButtons),
+        (["a" * 16, "b" * 17], ipywidgets.Dropdown),
+    ],
+)
+def test_a_few_short_options_are_buttons_and_others_a_list(options, kind):
+    assert type(choice("x", options, value=options[0])) is kind
 
 
 def test_stills_run_over_a_choice_by_name(displayed):

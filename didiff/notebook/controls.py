@@ -10,6 +10,7 @@ import ipywidgets
 import traitlets
 
 LABELLED = {"description_width": "initial"}  # the default cuts labels at 80 pixels
+FEW, SHORT = 4, 32  # options and letters in all that are still shown as buttons in a row
 BROAD = {"width": "auto", "max_width": "34em"}  # as the column, but no longer than a hand's way
 
 
@@ -60,7 +61,7 @@ _near = partial(math.isclose, abs_tol=1e-9)
 
 
 def choice(label: str, options: Sequence[Any] | dict[str, Any], *, value: Any):
-    """A labelled choice among a few: buttons for up to four options, a list for more.
+    """A labelled choice: buttons for up to four options with short names, a list for others.
 
     options: the values, or a dict {name shown: value}. Raises ValueError if `value` is not among
     them.
@@ -69,9 +70,9 @@ def choice(label: str, options: Sequence[Any] | dict[str, Any], *, value: Any):
     if value not in named.values():
         raise ValueError(f"value {value!r} is not among the options {list(named.values())}")
     looks: dict[str, Any] = {"description": label, "style": LABELLED, "layout": BROAD}
-    if few := len(named) <= 4:
+    if buttons := len(named) <= FEW and len("".join(named)) <= SHORT:
         looks["style"] = {**LABELLED, "button_width": "auto"}
-    kind = ipywidgets.ToggleButtons if few else ipywidgets.Dropdown
+    kind = ipywidgets.ToggleButtons if buttons else ipywidgets.Dropdown
     return _titled(kind(options=list(named.items()), value=value, **looks))
 
 
