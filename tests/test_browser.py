@@ -353,12 +353,12 @@ def test_a_picture_that_is_long_in_coming_is_dimmed_until_it_comes(opened, front
         getComputedStyle(explorer.querySelector("img.didiff-picture")).opacity < 0.5,
         getComputedStyle(explorer.querySelector(".didiff-stage"), "::after").visibility,
     ]"""
+    focus(explorer)
     before = labdrive.at_rest(explorer)
     assert explorer.evaluate(dim) == [False, "hidden"]
     hold = folder / "hold"
     hold.touch()
     try:
-        focus(explorer)
         page.keyboard.press("ArrowRight")
         labdrive.until(lambda: explorer.evaluate(dim) == [True, "visible"], 30, lambda: "not dim")
         assert labdrive.shown(explorer) == before
@@ -389,7 +389,7 @@ def test_a_move_that_no_kernel_hears_of_is_told(opened, front, folder):
     page = opened(front)
     explorer = explorers(page).first
     notice = explorer.locator(".didiff-notice")
-    kernel = int(re.search(r"kernel (\d+)", page.locator(".jp-OutputArea").first.inner_text())[1])
+    kernel = int(re.search(r"kernel (\d+)", page.locator(".jp-OutputArea").first.text_content())[1])
     told = lambda words: labdrive.until(  # noqa: E731
         lambda: words in (notice.text_content() or "nothing"),
         30,
@@ -450,9 +450,10 @@ def test_the_keys_of_the_slider_without_a_kernel_move_it_and_not_the_notebook(
 ):
     frames = {str(k): Frame(png(np.full((4, 6), 40 * k, np.uint8)), f"shade {k}") for k in range(5)}
     html = stills.stills_html(frames, "2", "shade", "a field", 300)
-    cell = nbformat.v4.new_code_cell(f"from IPython.display import HTML\nHTML({html!r})")
+    cells = [nbformat.v4.new_code_cell(f"from IPython.display import HTML\nHTML({html!r})")]
+    cells.append(nbformat.v4.new_code_cell("1"))
     nbformat.write(
-        nbformat.v4.new_notebook(cells=[cell, cell], metadata=build.METADATA),
+        nbformat.v4.new_notebook(cells=cells, metadata=build.METADATA),
         folder / f"stills_{front}.ipynb",
     )
     page = browser.new_page()

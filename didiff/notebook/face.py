@@ -26,6 +26,8 @@ def arranged(shown: list, folded: list, readout, picture, behaviour) -> ipywidge
     label = LETTER * max((len(control.description) for control in [*shown, *folded]), default=0)
     for control in [*shown, *folded]:
         control.style.description_width = f"{label:g}ch"  # tracks begin below one another
+    for part, name in [(readout, "readout"), (picture, "picture"), (behaviour, "behaviour")]:
+        part.add_class(f"didiff-{name}")
     need = 0.6 * label + TRACK
     parts = [
         _columns(shown, need),

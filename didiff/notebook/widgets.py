@@ -66,9 +66,6 @@ class Explorer:
         shown = [control for name, control in self.controls.items() if name not in folded]
         rare = [self.controls[name] for name in folded]
         self._box = face.arranged(shown, rare, self._line, self._picture, self._behaviour)
-        self._picture.add_class("didiff-picture")
-        self._line.add_class("didiff-readout")
-        self._behaviour.add_class("didiff-behaviour")
         self._running = threading.Lock()  # one run at a time: a callback may own a cached figure
         self._changed = threading.Condition()  # guards what follows
         self._wanted: dict[str, Any] = {}  # where the controls stand
