@@ -5,6 +5,7 @@ The generators are held by events, never by the clock.
 
 import base64
 import html
+import importlib
 import io
 import json
 import re
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import IPython
 import ipywidgets
 import numpy as np
 import pytest
@@ -804,6 +806,14 @@ def test_company_that_is_too_old_is_told_with_the_remedy(found, complaint):
     with pytest.raises(ImportError, match=complaint) as caught:
         versions.require(found)
     assert "\n" not in str(caught.value)
+
+
+def test_the_sliders_look_at_their_company_when_they_are_imported(monkeypatch):
+    for package, least in ((ipywidgets, "7.7"), (IPython, "7.34")):
+        with monkeypatch.context() as patch:
+            patch.setattr(package, "__version__", "7.6.3")
+            with pytest.raises(ImportError, match=f"7.6.3 is too old .* {least} or newer"):
+                importlib.reload(widgets)
 
 
 def test_a_python_that_is_too_old_is_told(monkeypatch):

@@ -108,7 +108,8 @@ class Explorer:
         one slider over ready pictures (HTML; no network, no library) and a strip of stills.
 
         still_over: the control which that slider moves; values: its stops (default: at most 33 of
-        all). Raises ValueError if alt is blank or no control has that name.
+        all). Raises ValueError if alt is blank, or if no control has that name or it cannot stand
+        at these values.
         """
         require_alt(alt)
         if still_over not in self.controls:
