@@ -9,3 +9,12 @@ torch.set_num_threads(1)  # the tests' tensors are small: more threads only wait
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+FAST = 120  # seconds: a fast test takes milliseconds, one that hangs must not hold up the others
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("slow", "browser", "timeout")):
+            item.add_marker(pytest.mark.timeout(FAST))

@@ -26,6 +26,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_pla
 PANEL = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 EXPLORER = ".didiff-explorer"
 PICTURE = ".didiff-picture"
+FOLD = ".didiff-more:not(.mod-active)"
 READOUT = ".didiff-readout"
 SLIDER = ".widget-slider:has(.noUi-handle)"
 
@@ -179,10 +180,26 @@ def open_notebook(page: Page, server: Server, name: str) -> None:
     until(lambda: "| Idle" in bar.inner_text(), START, lambda: f"no kernel: {bar.inner_text()}")
 
 
+def open_in_notebook(page: Page, server: Server, name: str) -> None:
+    """Opens it in Notebook 7, which has no status bar, and awaits the kernel."""
+    page.goto(f"{server.url}/notebooks/{name}?token={server.token}")
+    page.wait_for_selector(f"{PANEL} .jp-Notebook .jp-Cell", timeout=START * 1000)
+    idle = page.locator(f"{PANEL} .jp-Notebook-ExecutionIndicator[data-status=idle]")
+    until(lambda: idle.count() > 0, START, lambda: "no kernel")
+
+
+def choose(page: Page, *path: str) -> None:
+    """Chooses from the menus: the name of a menu, of the menus in it, and the command at last."""
+    menu, *inner, command = path
+    page.click(f'.lm-MenuBar-item:has-text("{menu}")')
+    for name in inner:
+        page.hover(f'.lm-Menu-item:has-text("{name}")')
+    page.click(f'.lm-Menu-item[data-command="{command}"]')
+
+
 def run_all(page: Page) -> None:
     """Run > Run All Cells, as a reader does it, until no cell waits."""
-    page.click('.lm-MenuBar-item:has-text("Run")')
-    page.click('.lm-Menu-item[data-command="runmenu:run-all"]')
+    choose(page, "Run", "runmenu:run-all")
     until(lambda: finished(page), RUN, lambda: f"cells still wait: {prompts(page)}")
 
 
@@ -218,6 +235,8 @@ def cell_faults(page: Page) -> list[str]:
 
 def explorer_faults(page: Page, explorer: Locator) -> list[str]:
     """The sliders of one explorer that do not move its picture and its readout."""
+    for button in explorer.locator(FOLD).all():
+        button.click()
     parts = (SLIDER, PICTURE, READOUT)
     faults = [f"an explorer without {part}" for part in parts if not explorer.locator(part).count()]
     for slider in [] if faults else explorer.locator(SLIDER).all():

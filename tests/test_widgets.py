@@ -4,13 +4,18 @@ The generators are held by events, never by the clock.
 """
 
 import base64
+import html
+import importlib
 import io
+import json
 import re
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import IPython
+import ipywidgets
 import numpy as np
 import pytest
 import torch
@@ -18,12 +23,18 @@ from IPython.core.events import EventManager, available_events
 from PIL import Image
 from traitlets import TraitError
 
-from didiff.notebook import widgets
+from didiff.notebook import face, versions, widgets
 from didiff.notebook.pictures import png
 from didiff.notebook.widgets import Explorer, Frame, choice, choices, final, slider
 
 NAN = float("nan")
 PATIENCE = 30.0  # seconds; only a failing test waits so long
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch):
+    """A worker that idles for longer than any test waits: a lost wake-up fails, not passes late."""
+    monkeypatch.setattr(widgets, "IDLE_SECONDS", 4 * PATIENCE)
 
 
 def picture(value: float, kind: int = 0) -> bytes:
@@ -272,8 +283,209 @@ def test_the_hook_classes_are_where_a_browser_looks_for_them():
     explorer = Explorer(plain, {"omega": omega_slider()})
     for part, name in [
         (explorer._box, "explorer"), (explorer._picture, "picture"), (explorer._line, "readout"),
+        (explorer._behaviour, "behaviour"),
     ]:  # fmt: skip
         assert f"didiff-{name}" in part._dom_classes
+
+
+def test_a_callback_may_return_one_frame_or_a_list_of_them():
+    for frames in (
+        lambda omega: Frame(picture(omega), f"{omega:g}"),
+        lambda omega: [Frame(picture(0), "preview"), Frame(picture(omega), f"{omega:g}")],
+    ):
+        explorer = Explorer(frames, {"omega": omega_slider()})
+        explorer["omega"].value = 3.0
+        explorer.wait()
+        assert (explorer.readout, shown(explorer)) == ("3", 30)
+        assert final(frames(3.0)) == Frame(picture(3.0), "3")
+
+
+@pytest.mark.parametrize("result", [None, 3, [None], [(b"", "")]])
+def test_a_callback_that_gives_no_frame_is_told_what_to_give(result):
+    explorer = Explorer(lambda omega: result, {"omega": omega_slider()})
+    with pytest.raises(ValueError, match=r"the callback (returned|yielded) .*: yield Frame\("):
+        explorer.wait()
+
+
+def test_moves_are_drawn_one_after_another_and_never_two_at_once(displayed):
+    """The stills of `show` are drawn in the calling thread: a callback may own a cached figure."""
+    inside, most, begun = [], [], threading.Event()
+
+    def frames(omega):
+        inside.append(omega)
+        most.append(len(inside))
+        if omega == 8.0 and not begun.is_set():  # a still: a hand moves the slider meanwhile
+            begun.set()
+            explorer["omega"].value = 4.0
+            time.sleep(0.05)  # the worker's chance to come in
+        yield Frame(picture(omega), f"final {omega:g}")
+        inside.remove(omega)
+
+    explorer = Explorer(frames, {"omega": omega_slider()})
+    explorer.show(alt="a field of grey", still_over="omega", values=[8.0])
+    explorer.wait()
+    assert begun.is_set()
+    assert max(most) == 1
+    assert explorer.readout == "final 4"
+
+
+# -- what the page is told --------------------------------------------------------------------
+
+
+def told(explorer: Explorer) -> tuple[int, bool]:
+    """How many moves the page knows to be heard, and whether a frame is awaited."""
+    names = explorer._box._dom_classes
+    (count,) = [name.removeprefix("didiff-heard-") for name in names if "heard" in name]
+    return int(count), "didiff-busy" in names
+
+
+def test_from_a_move_to_its_first_frame_the_page_knows_that_a_frame_is_awaited():
+    begun, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def frames(omega):
+        begun.release()
+        assert go.acquire(timeout=PATIENCE)
+        yield Frame(picture(omega, 1), "preview")
+        begun.release()
+        assert go.acquire(timeout=PATIENCE)
+        yield Frame(picture(omega), "final")
+
+    explorer = Explorer(frames, {"omega": omega_slider()})
+    assert told(explorer) == (0, False)
+    for move, value in enumerate((2.0, 3.0), start=1):
+        explorer["omega"].value = value
+        assert told(explorer) == (move, True), "at once, before the callback can do anything"
+        assert begun.acquire(timeout=PATIENCE)
+        assert told(explorer) == (move, True), "the worker has taken it up"
+        go.release()
+        assert begun.acquire(timeout=PATIENCE)
+        assert told(explorer) == (move, False), "a preview is a sign of life"
+        go.release()
+        explorer.wait()
+        assert told(explorer) == (move, False)
+
+
+def test_every_move_is_heard_even_while_the_worker_is_busy_and_back_where_it_was():
+    held = Held()
+    explorer = Explorer(held, {"omega": omega_slider()})
+    explorer["omega"].value = 2.0
+    assert held.previewed.acquire(timeout=PATIENCE)
+    assert told(explorer) == (1, False)
+    explorer["omega"].value = 3.0
+    assert told(explorer) == (2, True), "the run at work is stale"
+    explorer["omega"].value = 2.0
+    assert told(explorer)[0] == 3
+    held.go.set()
+    explorer.wait()
+    assert told(explorer) == (3, False)
+    assert explorer.readout == "final 2"
+
+
+def test_a_stale_frame_leaves_the_page_waiting_for_the_next():
+    begun, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def frames(omega):
+        begun.release()
+        assert go.acquire(timeout=PATIENCE)
+        yield Frame(picture(omega), f"final {omega:g}")
+
+    explorer = Explorer(frames, {"omega": omega_slider()})
+    explorer["omega"].value = 2.0
+    assert begun.acquire(timeout=PATIENCE)
+    explorer["omega"].value = 3.0
+    go.release()
+    assert begun.acquire(timeout=PATIENCE)  # the frame of 2 is shown, 3 is at work
+    assert (explorer.readout, told(explorer)) == ("final 2", (2, True))
+    go.release()
+    explorer.wait()
+    assert (explorer.readout, told(explorer)) == ("final 3", (2, False))
+
+
+def test_an_error_ends_the_waiting():
+    def frames(omega):
+        raise ValueError("no")
+        yield
+
+    explorer = Explorer(frames, {"omega": omega_slider()})
+    with pytest.raises(ValueError, match="no"):
+        explorer.wait()
+    assert told(explorer) == (0, False)
+
+
+def test_waiting_is_no_move():
+    explorer = Explorer(plain, {"omega": omega_slider()})
+    explorer.wait()
+    explorer.wait()
+    assert told(explorer) == (0, False)
+
+
+# -- how it is arranged -----------------------------------------------------------------------
+
+
+def tree(widget) -> list:
+    """A widget and all that it holds."""
+    return [widget, *(part for child in getattr(widget, "children", ()) for part in tree(child))]
+
+
+def test_every_part_is_in_the_box_once_and_folded_controls_follow_their_button():
+    controls = {name: slider(name, 0, 9, value=0) for name in ("a", "seed", "b")}
+    explorer = Explorer(lambda **_: Frame(picture(0), ""), controls, folded=["seed"])
+    parts = tree(explorer._box)
+    for part in (*controls.values(), explorer._line, explorer._picture, explorer._behaviour):
+        assert parts.count(part) == 1
+    order = [part for part in parts if part in controls.values()]
+    assert order == [controls["a"], controls["b"], controls["seed"]]
+    (more,) = (part for part in parts if "didiff-more" in part._dom_classes)
+    content = parts[parts.index(more) + 1]  # the style sheet hides a button's next sibling
+    assert "didiff-folded" in content._dom_classes
+    assert list(content.children) == [controls["seed"]]
+
+
+def test_without_folded_controls_there_is_no_button():
+    parts = tree(Explorer(plain, {"omega": omega_slider()})._box)
+    assert not any("didiff-more" in part._dom_classes for part in parts)
+
+
+def test_a_folded_control_must_be_one():
+    with pytest.raises(ValueError, match=r"no control \['seed'\] among \['omega'\]"):
+        Explorer(plain, {"omega": omega_slider()}, folded=["seed"])
+
+
+def test_labels_of_one_explorer_have_one_width_that_holds_the_longest():
+    controls = {
+        "omega": omega_slider(), "y": choice("y", "abcde", value="a"),
+        "m": choice("mode", "ab", value="b"),
+    }  # fmt: skip
+    Explorer(lambda **_: Frame(picture(0), ""), controls)
+    widths = {control.style.description_width for control in controls.values()}
+    assert widths == {f"{0.9 * len('guidance scale ω'):g}ch"}
+
+
+def test_a_picture_has_the_width_asked_for_where_the_text_has_its_usual_size():
+    explorer = Explorer(plain, {"omega": omega_slider()}, 560)
+    assert explorer._picture.layout.width == "40em"
+    assert 40 * face.PIXELS_PER_EM == 560
+
+
+def test_style_and_script_come_with_the_explorer_and_need_no_network(displayed):
+    explorer = Explorer(plain, {"omega": omega_slider()})
+    explorer.show(alt='digits "drawn" <here>', still_over="omega", values=[1.0])
+    page = explorer._behaviour.value
+    assert 'data-alt="digits &quot;drawn&quot; &lt;here&gt;"' in page
+    assert page.count("<style") == page.count("</style>") == 1
+    script = html.unescape(re.search(r'onload="([^"]*)"', page)[1])
+    assert script == Path(face.__file__).with_name("explorer.js").read_text(encoding="utf-8")
+    assert "http" not in page
+
+
+@pytest.mark.parametrize("kind", ["css", "js"])
+def test_style_and_script_look_for_classes_that_exist(kind):
+    known = {
+        "explorer", "heard", "busy", "picture", "readout", "controls", "stage", "more", "folded",
+        "notice", "behaviour",
+    }  # fmt: skip
+    text = Path(face.__file__).with_name(f"explorer.{kind}").read_text(encoding="utf-8")
+    assert set(re.findall(r"didiff-(\w+)", text)) <= known
 
 
 # -- three faces ------------------------------------------------------------------------------
@@ -286,20 +498,11 @@ def show(displayed, alt="digits <drawn> under guidance", **more):
 
 def test_one_output_holds_the_live_view_the_page_and_the_strip(displayed):
     bundle, metadata = show(displayed)
-    assert set(bundle) == {
-        "application/vnd.jupyter.widget-view+json", "text/html", "image/png", "text/plain",
-    }  # fmt: skip
+    view = "application/vnd.jupyter.widget-view+json"
+    assert set(bundle) == {view, "text/html", "image/png", "text/plain"}
     with Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))) as strip:
         assert strip.width > strip.height
     assert metadata["image/png"]["alt"] == bundle["text/plain"] == "digits <drawn> under guidance"
-
-
-def test_the_live_picture_is_named_in_words(displayed):
-    explorer = Explorer(plain, {"omega": omega_slider()})
-    explorer.show(alt="sixteen digits", still_over="omega", values=[1.0])
-    state = explorer._picture.get_state()
-    assert state["tooltip"] == "sixteen digits"
-    assert state["description"] == "", "a browser fails to set a tooltip beside no description"
 
 
 def test_the_page_holds_every_frame_its_readout_and_its_name(displayed):
@@ -358,8 +561,15 @@ def test_a_plot_four_hundred_pixels_wide_stays_small(displayed):
         dots.set_data(*(noise / (1 + omega)).T)
         yield Frame(png(figure), f"spread {1 / (1 + omega):.2f}")
 
-    Explorer(frames, {"omega": omega_slider()}).show(alt="a cloud that shrinks", still_over="omega")
-    assert sum(len(str(face)) for face in displayed[-1][0].values()) < 220_000
+    explorer = Explorer(frames, {"omega": omega_slider()})
+    stops = choices(explorer["omega"])
+    explorer.show(alt="a cloud that shrinks", still_over="omega", values=stops[:: len(stops) // 8])
+    bundle = displayed[-1][0]
+    (names, *_), _ = stills_in(bundle["text/html"])
+    assert len(names) == 9
+    each = len(bundle["text/html"]) / len(names)
+    rest = sum(len(str(face)) for kind, face in bundle.items() if kind != "text/html")
+    assert widgets.STILL_FRAMES * each + rest < 220_000
 
 
 @pytest.mark.parametrize("alt", ["", "  \n"])
@@ -367,6 +577,13 @@ def test_alt_text_is_required(displayed, alt):
     with pytest.raises(ValueError, match="alt is empty"):
         show(displayed, alt=alt)
     assert not displayed
+
+
+def test_the_live_view_is_the_box_in_the_words_of_every_ipywidgets(displayed):
+    explorer = Explorer(plain, {"omega": omega_slider()})
+    explorer.show(alt="digits", still_over="omega", values=[1.0])
+    view = displayed[-1][0]["application/vnd.jupyter.widget-view+json"]
+    assert view == {"version_major": 2, "version_minor": 0, "model_id": explorer._box.model_id}
 
 
 def test_stills_over_an_unknown_control_are_refused(displayed):
@@ -439,7 +656,7 @@ def test_a_slider_of_decimals_stands_at_its_stops_alone_and_names_them_alike():
     assert [name for name, _ in control.options][:3] == ["0.000", "0.125", "0.250"]
     control = slider("ω", 0.0, 0.95, value=3 * 0.1, step=0.05)
     assert control.value == 0.3, "a rounding error away is near enough"
-    with pytest.raises(TraitError, match=r"ω = 0.31: choose a stop, 0.00, 0.05, .., 0.95"):
+    with pytest.raises(TraitError, match=r"ω: 0.31 is no stop, choose 0.00, 0.05, .., 0.95"):
         control.value = 0.31
     assert control.value == 0.3
 
@@ -471,6 +688,77 @@ def test_a_choice_offers_what_it_was_given():
         choice("sampler", ["ddim"], value="euler")
 
 
+@pytest.mark.parametrize(
+    ("control", "names", "values"),
+    [
+        (ipywidgets.FloatSlider(0.5, min=0.0, max=1.0, step=0.25),
+         ["0.00", "0.25", "0.50", "0.75", "1.00"], [0.0, 0.25, 0.5, 0.75, 1.0]),
+        (ipywidgets.IntSlider(2, min=0, max=4, step=2), ["0", "2", "4"], [0, 2, 4]),
+        (ipywidgets.BoundedIntText(1, min=0, max=2), ["0", "1", "2"], [0, 1, 2]),
+        (ipywidgets.Checkbox(True), ["False", "True"], [False, True]),
+        (ipywidgets.Dropdown(options=[1, "b"]), ["1", "b"], [1, "b"]),
+        (ipywidgets.RadioButtons(options=[("one", 1), ("none", None)]), ["one", "none"], [1, None]),
+    ],
+)  # fmt: skip
+def test_stills_run_over_any_control_that_has_a_list_of_values(displayed, control, names, values):
+    control.description = "a control"
+    assert choices(control) == values
+    assert list(map(type, choices(control))) == list(map(type, values))
+    explorer = Explorer(lambda x: Frame(picture(values.index(x)), f"at {x}"), {"x": control})
+    explorer.show(alt="a field of grey", still_over="x")
+    (stops, texts, *_), start = stills_in(displayed[-1][0]["text/html"])
+    assert stops == names
+    assert texts == [f"at {value}" for value in values]
+    assert values[start] == control.value
+
+
+def stills_in(page: str) -> tuple[list, int]:
+    """The data of a page without a kernel, and the number of the still that it shows first."""
+    data = json.loads(re.search(r"data = (\[.*?\]), find", page)[1])
+    return data, int(re.search(r'value="(\d+)"', page)[1])
+
+
+def test_stills_over_a_control_without_a_list_of_values_are_refused(displayed):
+    text = ipywidgets.Text("x", description="prompt")
+    explorer = Explorer(lambda x: Frame(picture(0), ""), {"x": text})
+    with pytest.raises(ValueError, match="prompt: a Text has no list of values: take a slider"):
+        explorer.show(alt="x", still_over="x")
+
+
+def test_a_still_where_no_hand_can_move_the_slider_is_refused(displayed):
+    explorer = Explorer(plain, {"omega": omega_slider()})
+    with pytest.raises(ValueError, match=r"guidance scale ω: 0.3 is none of 0.00, .., 8.00"):
+        explorer.show(alt="x", still_over="omega", values=[0.0, 0.3])
+
+
+def test_the_stills_keep_the_order_of_the_control(displayed):
+    control = choice("sampler", ["heun", "ddim", "ddpm"], value="ddim")
+    explorer = Explorer(lambda s: Frame(picture(len(s)), s), {"s": control})
+    explorer.show(alt="a field of grey", still_over="s", values=["ddpm", "heun"])
+    (names, *_), start = stills_in(displayed[-1][0]["text/html"])
+    assert names == ["heun", "ddim", "ddpm"]
+    assert start == 1
+
+
+def test_a_control_has_its_label_as_tooltip_where_it_can_have_one():
+    for control in (omega_slider(), slider("n", 0, 9, value=1), choice("m", "ab", value="a")):
+        if control.has_trait("tooltip"):
+            assert control.tooltip == control.description
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ([1, 2, 3, 4], ipywidgets.ToggleButtons),
+        ([1, 2, 3, 4, 5], ipywidgets.Dropdown),
+        (["a" * 16, "b" * 16], ipywidgets.ToggleButtons),
+        (["a" * 16, "b" * 17], ipywidgets.Dropdown),
+    ],
+)
+def test_a_few_short_options_are_buttons_and_others_a_list(options, kind):
+    assert type(choice("x", options, value=options[0])) is kind
+
+
 def test_stills_run_over_a_choice_by_name(displayed):
     control = choice("class", {"zero": 0, "one": 1}, value=1)
     Explorer(lambda y: plain(y), {"y": control}).show(alt="a digit", still_over="y")
@@ -498,3 +786,42 @@ def test_a_discarded_explorer_leaves_no_thread_behind(monkeypatch):
     for worker in mine:
         worker.join(PATIENCE)
     assert not any(worker.is_alive() for worker in mine)
+
+
+# -- versions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "complaint"),
+    [
+        (
+            {"ipywidgets": "7.6.5"},
+            "ipywidgets 7.6.5 is too old .* need 7.7 or newer: python -m pip ",
+        ),
+        ({"IPython": "7.33.0"}, r"IPython 7.33.0 is too old .* 'ipython>=7.34'"),
+        ({"ipywidgets": "6.10.0"}, "ipywidgets 6.10.0 is too old"),
+    ],
+)
+def test_company_that_is_too_old_is_told_with_the_remedy(found, complaint):
+    with pytest.raises(ImportError, match=complaint) as caught:
+        versions.require(found)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_sliders_look_at_their_company_when_they_are_imported(monkeypatch):
+    for package, least in ((ipywidgets, "7.7"), (IPython, "7.34")):
+        with monkeypatch.context() as patch:
+            patch.setattr(package, "__version__", "7.6.3")
+            with pytest.raises(ImportError, match=f"7.6.3 is too old .* {least} or newer"):
+                importlib.reload(widgets)
+
+
+def test_a_python_that_is_too_old_is_told(monkeypatch):
+    monkeypatch.setattr(versions.sys, "version_info", (3, 10, 12, "final", 0))
+    with pytest.raises(ImportError, match=r"^didiff needs Python 3.11 or newer: this is 3.10.12$"):
+        versions.require({})
+
+
+@pytest.mark.parametrize("ours", ["7.7", "7.7.1", "7.10.0", "8.0.0rc1", "8.1.9", "10.0"])
+def test_newer_company_is_welcome(ours):
+    versions.require({"ipywidgets": ours})

@@ -43,6 +43,7 @@ SAMPLERS: dict[str, Callable[..., Iterator[State]]] = {
 ONE_OF_EACH = -1  # the choice of no class in particular
 CLASSES = {"one of each": ONE_OF_EACH, **{f"only {k}": k for k in range(10)}}
 IMAGES, COLUMNS, WIDTH = 16, 8, 640  # of a picture: how many images, in rows of 8; pixels, about
+RARE = ("sampler", "seed")  # controls behind a button, so that the others stand by the picture
 PREVIEWS = 5  # pictures on the way: a hand sees motion, and drawing costs less than walking
 
 
@@ -110,7 +111,7 @@ class Playground:
     def explorer(self) -> Explorer:
         """Sixteen images: the first guesses at once, then the samples and what they are worth."""
         steps = slider("sampler steps", 1, max(50, self.steps), value=self.steps)
-        return Explorer(self.frames, self._controls(steps=steps), self._width)
+        return Explorer(self.frames, self._controls(steps=steps), self._width, RARE)
 
     def trajectory(self) -> Explorer:
         """Eight images on their way: xt above, the predicted x0 below, at a stop of the path."""
@@ -124,7 +125,7 @@ class Playground:
                 paths.cache_clear()  # a walk that broke cannot go on
                 raise
 
-        return Explorer(frames, self._controls(stop=stop), self._width)
+        return Explorer(frames, self._controls(stop=stop), self._width, RARE)
 
     def frames(self, method, digit, omega, steps, sampler, seed) -> Generator[Frame, None, None]:
         """Previews of x0 between the steps of a walk, then its end, judged and paid for.
