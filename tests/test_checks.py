@@ -204,7 +204,7 @@ def test_a_score_that_takes_all_bumps_for_alike_is_rejected():
         (unet.UNet.forward, "[h, bridge]", "[bridge, h]"),
         (unet.UNet.forward, "bridges[level] if self.skips else", "bridges[level] if True else"),
         (unet.UNet.forward, "self.middle(bridges[-1])", "bridges[-1]"),
-        (unet.UNet.forward, "(clock, y)", "(clock, None)"),
+        (unet.UNet.forward, "(clock, y, omega)", "(clock, None, omega)"),
     ],
 )
 def test_a_mutant_of_a_part_of_a_network_is_rejected(part, old, new):

@@ -354,8 +354,11 @@ IMAGES = torch.zeros(4, 1, 8, 8)
         (lambda: metrics.diversity(IMAGES, -1), "-1..-1: digits are 0..9"),
         (lambda: metrics.diversity(IMAGES, torch.zeros(3)), r"labels of shape \(3,\) for 4"),
         (lambda: metrics.recognised(IMAGES, torch.zeros(4, 1)), r"labels of shape \(4, 1\) for 4"),
-        (lambda: metrics.recognised(IMAGES, torch.zeros(4)), "labels are torch.float32"),
-        (lambda: metrics.moments(torch.zeros(4, 2), torch.zeros(4)), "labels are torch.float32"),
+        (lambda: metrics.recognised(IMAGES, torch.zeros(4)), "labels of type torch.float32"),
+        (
+            lambda: metrics.moments(torch.zeros(4, 2), torch.zeros(4)),
+            "labels of type torch.float32",
+        ),
         (lambda: metrics.energy_distance(torch.zeros(3, 2), torch.zeros(1, 2)), "3 and 1 points"),
         (lambda: metrics.recognised(IMAGES, [0, 1, 2, 10]), "0..10: digits are 0..9"),
     ],

@@ -679,7 +679,7 @@ def test_labels_of_any_whole_numbers_can_be_dropped(kind):
         (lambda: drop_labels(torch.arange(3), 1.1), "p = 1.1"),
         (lambda: drop_labels(torch.arange(3), -0.1), "p = -0.1"),
         (lambda: drop_labels(torch.arange(3), float("nan")), "p = nan"),
-        (lambda: drop_labels(torch.rand(3), 0.1), r"labels are torch.float32: .* y.long\(\)"),
+        (lambda: drop_labels(torch.rand(3), 0.1), "labels of type torch.float32: give integers"),
         (lambda: fit(small(), losses, points(), 0), "steps = 0"),
         (lambda: fit(small(), losses, points(), 5, every=0), "every = 0"),
         (lambda: fit(small(), losses, points(), 5, ema=1.0), "ema = 1.0: a decay lies in"),
