@@ -11,6 +11,7 @@ from tests.benchmarks import Row, at_least, at_most, benchmark
 
 DIGITS = {1: 0.95, 3: 0.99}  # omega: the share recognised that is promised
 MNIST = {1: 0.985, 2: 0.995}
+MNIST_SLIDER = {1: 0.96, 2: 0.995}
 
 
 def recognised(which: str, denoiser, goals: dict, n: int) -> Iterator[Row]:
@@ -46,6 +47,24 @@ def mnist_shipped() -> Iterator[Row]:
     yield from recognised("mnist_shipped", denoiser, MNIST, 2000)
     redrawn = recipes.images_quality(denoiser, (1,), 2000, eta=1.0)["omega_1"]["recognised"]
     yield at_least("mnist_shipped_recognised_omega1_eta1", redrawn, MNIST[1], "")
+
+
+@benchmark
+def mnist_slider_quality() -> Iterator[Row]:
+    """2,000 images as the sliders show them first, in eight steps of one call, and as their teacher
+    makes them of the same noise.
+
+    moved: how far a pixel is from the teacher's, on average; from black to white it is 2.
+    """
+    y = torch.arange(2000) * 10 // 2000
+    student, teacher = weights.load("mnist_guided"), weights.load("mnist")
+    for omega in (0, 1, 2, 4, 8):
+        ours, theirs = (recipes.sample(d, y, omega, steps=8) for d in (student, teacher))
+        share = metrics.recognised(ours, y)
+        name, goal = f"mnist_slider_recognised_omega{omega}", MNIST_SLIDER.get(omega)
+        yield Row(name, share, "") if goal is None else at_least(name, share, goal, "")
+        yield Row(f"{name}_teacher", metrics.recognised(theirs, y), "")
+        yield Row(f"mnist_slider_moved_omega{omega}", (ours - theirs).abs().mean().item(), "")
 
 
 @benchmark
