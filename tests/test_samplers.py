@@ -175,8 +175,8 @@ def test_walking_up_undoes_walking_down(name, schedule):
     levels = grid(SCHEDULES[schedule], 100, start=0.95, end=0.05)
     down = last(DETERMINISTIC[name](BIMODAL, x, levels))
     up = last(DETERMINISTIC[name](BIMODAL, down, levels[::-1]))
-    # a round trip of DDIM is off by O(1 / steps), that of DPM-Solver, whose first step is DDIM's, by
-    # O(1 / steps^2); what Heun's method loses on the way down it wins on the way up
+    # a round trip of DDIM is off by O(1 / steps), that of DPM-Solver, whose first step is DDIM's,
+    # by O(1 / steps^2); what Heun's method loses on the way down it wins on the way up
     assert (up - x).abs().max() < {"ddim": 0.06, "dpm_solver_2m": 4e-3}.get(name, 5e-5)
 
 
