@@ -34,6 +34,9 @@ def test_what_it_says_is_what_its_network_says_of_inputs_in_units_of_the_data(cl
     torch.testing.assert_close(classifier.class_log_prob(x, t), wanted)
     torch.testing.assert_close(classifier.features(x, t), classifier.net.features(shown, clock))
     assert Classifier(classifier.net).sigma_data == 1
+    pixels = (100 * x.abs()).to(torch.uint8)
+    wanted = classifier.class_log_prob(pixels.float(), t)
+    assert torch.equal(classifier.class_log_prob(pixels, t), wanted)
 
 
 def test_it_is_told_the_level_and_shown_inputs_of_unit_variance(classifier):

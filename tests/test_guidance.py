@@ -102,15 +102,20 @@ def test_classifier_guidance_is_the_formula_of_the_paper_at_a_level_each():
 
 
 def test_classifier_guidance_works_whatever_mode_the_caller_is_in():
-    def guided():
+    def plain_square(x, t):
+        return -(t.signal * x).square().sum(1)
+
+    def guided(says):
+        """All made anew, in the mode of the caller."""
         x, t = X.clone(), didiff.NoiseLevel(*(v.clone() for v in T400))
-        says = guidance.log_prob_of(RING, Y.clone())
+        says = says or guidance.log_prob_of(RING, Y.clone())
         return guidance.classifier(RING, says, 2.0)(x, t)
 
-    wanted = guided()
-    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
-        with mode():
-            same(guided(), wanted)
+    for says in (None, plain_square):
+        wanted = guided(says)
+        for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+            with mode():
+                same(guided(says), wanted)
     x = X.clone().requires_grad_()
     guidance.classifier(RING, guidance.log_prob_of(RING, Y), 2.0)(x, T400)
     assert x.grad is None

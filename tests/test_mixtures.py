@@ -261,8 +261,8 @@ def test_labels_that_mean_nothing_are_named():
 def test_fifty_thousand_images_fit():
     data = torch.randn(50_000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     ideal, t = Mixture(data), didiff.trigonometric(torch.tensor(0.2))
-    x = didiff.add_noise(data[:400], torch.zeros_like(data[:400]), t)
-    assert (ideal(x, t).x0 - data[:400]).abs().max() < 1e-3  # far apart: each finds itself
+    x = didiff.add_noise(data[:100], torch.zeros_like(data[:100]), t)
+    assert (ideal(x, t).x0 - data[:100]).abs().max() < 1e-3  # far apart: each finds itself
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -357,7 +357,8 @@ def test_bad_mixtures_are_errors_that_name_the_value():
         (dict(weights=[1.0, math.nan]), "weights must be positive, got nan"),
         (dict(weights=[1.0, math.inf]), "weights must be positive, got inf"),
         (dict(weights=[1.0]), r"weights of shape \(1,\) for 2 components"),
-        (dict(labels=[[0], [1]]), r"labels of shape \(2, 1\) for 2 components"),
+        (dict(labels=[[0], [1]]), r"labels of shape \(2, 1\) for a batch of 2"),
+        (dict(labels=[0.0, 0.7]), r"labels of type torch.float32: give integers"),
         (dict(std=[0.1, 0.2, 0.3]), r"std of shape \(3,\) for 2 components"),
         (dict(weights=[1.0, 0.0]), "weights must be positive, got 0"),
         (dict(labels=[0, -1]), "label -1"),
