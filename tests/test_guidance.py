@@ -150,6 +150,20 @@ def test_integers_are_numbers_like_others():
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 
 
+def test_a_denoiser_is_told_a_label_for_every_sample():
+    told = []
+
+    def watched(x, t, y=None):
+        told.append(y)
+        return RING(x, t)
+
+    guidance.condition(watched, 1)(X, T400)
+    guidance.classifier_free(watched, torch.tensor(1, dtype=torch.uint8), 2.0)(X, T400)
+    guidance.condition(watched, None)(X, T400)
+    assert [None if y is None else y.tolist() for y in told] == [[1] * 6, [-1] * 6 + [1] * 6, None]
+    assert {y.dtype for y in told[:2]} == {torch.int64}
+
+
 def test_a_condition_is_any_label_or_none():
     same(guidance.condition(RING, None)(X, T400), RING(X, T400))
     same(guidance.condition(RING, 1)(X, T400), RING(X, T400, torch.ones(6).long()))

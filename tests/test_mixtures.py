@@ -327,6 +327,18 @@ def test_the_ready_ones_are_those_of_the_ledger():
         angle = math.pi / 4 * i
         assert mean == pytest.approx([2 * math.cos(angle), 2 * math.sin(angle)], abs=1e-12)
     assert mixtures.correlated()._means.tolist() == [[0.0, 0.0]]
+    assert mixtures.correlated()._spread[0].tolist() == pytest.approx([0.1, 1.9])
+
+
+def test_a_covariance_without_width_across_keeps_its_points_on_the_line():
+    flat, t = (
+        CovarianceMixture(torch.zeros(1, 2).double(), torch.ones(2, 2)),
+        SCHEDULES["linear"].at(9),
+    )
+    x0, _ = flat.sample(50, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(x0[:, 0], x0[:, 1], **EXACT)
+    noisy = MultivariateNormal(torch.zeros(2).double(), t.signal**2 + t.noise**2 * EYE)
+    torch.testing.assert_close(flat.log_prob(x0, t), noisy.log_prob(x0), rtol=0, atol=1e-9)
 
 
 def test_samples_of_a_full_covariance_have_it():

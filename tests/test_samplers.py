@@ -301,6 +301,17 @@ def test_a_deterministic_walk_repeats_itself_and_a_stochastic_one_follows_its_ge
     assert not torch.equal(a, c)
 
 
+def test_without_a_word_ddim_adds_no_noise_and_ddpm_that_of_the_posterior():
+    levels, x = grid(LINEAR, 9), points(BIMODAL, 6)
+    assert torch.equal(last(ddim(BIMODAL, x, levels)), last(ddim(BIMODAL, x, levels, eta=0.0)))
+    ends = [
+        last(ddpm(BIMODAL, x, levels, generator=seeded(), **given))
+        for given in ({}, {"variance": "posterior"}, {"variance": "beta"})
+    ]
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
 def test_fresh_noise_is_fresh_at_every_step():
     """The same z at every step would blow the variance up (T-07)."""
     n, mixture = 10_000, mixtures.two_classes()
