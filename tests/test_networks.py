@@ -216,6 +216,8 @@ def test_a_u_net_gives_its_shape_back_at_every_size_that_can_be_halved():
 def test_a_side_that_cannot_be_halved_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"28x28: with patch = 2 and 3 levels .* multiples of 8"):
         UNet((1, 28, 28), (16, 32, 32))
+    with pytest.raises(ValueError, match=r"28x30: .* multiples of 4"):
+        UNet((1, 28, 30), (16, 32))
     with pytest.raises(ValueError, match=r"shape \(1, 32, 32\) for a network of \(1, 28, 28\)"):
         UNet((1, 28, 28), (16, 32))(torch.randn(2, 1, 32, 32), torch.rand(2))
 
@@ -299,6 +301,8 @@ def test_networks_are_as_large_as_their_arguments_say():
     assert mlp.embedding.label.weight.shape == (5, 20)
     assert UNet().shape == (1, 28, 28)
     assert MLP().embedding.label.weight.shape == (1, 128)
+    assert (MLP().shape, len(MLP().blocks)) == ((2,), 4)
+    assert ConvNet().encoder.first[1].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_patch_is_seen_as_one_position_and_put_back_where_it_was():
