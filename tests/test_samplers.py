@@ -1,3 +1,4 @@
+import inspect
 import math
 from functools import partial
 from itertools import pairwise
@@ -299,6 +300,12 @@ def test_a_deterministic_walk_repeats_itself_and_a_stochastic_one_follows_its_ge
     a, b, c = (last(ddpm(BIMODAL, x, levels, generator=seeded(i))) for i in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
+
+
+@pytest.mark.parametrize("walk", [ddim, ddpm, heun, dpm_solver_2m, probability_flow])
+def test_help_shows_the_sampler_itself(walk):
+    assert list(inspect.signature(walk).parameters)[:3] == ["denoiser", "x", "levels"]
+    assert "levels that are not monotone" in inspect.getdoc(walk)
 
 
 def test_without_a_word_ddim_adds_no_noise_and_ddpm_that_of_the_posterior():
