@@ -60,7 +60,7 @@ class Mixture:
         count = len(self.means)
         self.std = _column(std, count, self.means.dtype, "std")
         weights = _column(1.0 if weights is None else weights, count, self.means.dtype, "weights")
-        self.labels = _column(0 if labels is None else labels, count, torch.long, "labels")
+        self.labels = as_labels(0 if labels is None else labels, self.means)
         for bad in self.std[~((self.std >= 0) & self.std.isfinite())].tolist():
             raise ValueError(f"std = {bad:g} must be 0 or more")
         for bad in weights[~((weights > 0) & weights.isfinite())].tolist():

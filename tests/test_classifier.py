@@ -12,8 +12,13 @@ from didiff.process import add_noise, from_eps
 
 @pytest.fixture
 def classifier():
+    """Untrained, but for the layers that begin at zero: they would not hear the level."""
     torch.manual_seed(0)
-    return Classifier(ConvNet((1, 8, 8), (16, 32), classes=3, patch=1), sigma_data=0.5)
+    net = ConvNet((1, 8, 8), (16, 32), classes=3, patch=1)
+    for parameter in net.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return Classifier(net, sigma_data=0.5)
 
 
 def test_the_probabilities_of_all_classes_add_up_to_one(classifier):
@@ -34,6 +39,9 @@ def test_what_it_says_is_what_its_network_says_of_inputs_in_units_of_the_data(cl
     torch.testing.assert_close(classifier.class_log_prob(x, t), wanted)
     torch.testing.assert_close(classifier.features(x, t), classifier.net.features(shown, clock))
     assert Classifier(classifier.net).sigma_data == 1
+    pixels = (100 * x.abs()).to(torch.uint8)
+    wanted = classifier.class_log_prob(pixels.float(), t)
+    assert torch.equal(classifier.class_log_prob(pixels, t), wanted)
 
 
 def test_it_is_told_the_level_and_shown_inputs_of_unit_variance(classifier):
@@ -102,9 +110,6 @@ def no_noise(x, t):
 
 def test_guidance_by_a_network_follows_its_finite_differences(classifier):
     classifier.double()
-    for parameter in classifier.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.1)
     t, x = SCHEDULES["cosine"].at(400), torch.randn(2, 1, 8, 8, dtype=torch.float64)
     y, direction = torch.tensor([0, 2]), torch.randn(2, 1, 8, 8, dtype=torch.float64)
     wish = guidance.log_prob_of(classifier, y)

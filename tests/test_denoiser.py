@@ -241,6 +241,26 @@ def test_only_the_network_runs_in_low_precision():
     guess = Denoiser(Witness(), dtype=torch.bfloat16)(torch.randn(3, 2), SCHEDULES["linear"].at(5))
     assert seen == [torch.bfloat16]
     assert guess.x0.dtype == torch.float32
+    for dtype in (torch.float32, torch.float64):
+        Denoiser(Witness().to(dtype))(torch.randn(3, 2, dtype=dtype), SCHEDULES["linear"].at(5))
+    assert seen[1:] == [torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_network_says_in_low_precision_is_solved_in_the_precision_of_x(target):
+    said = torch.randn(3, 2).bfloat16()
+
+    class Low(nn.Module):
+        def forward(self, x, clock, y):
+            return said
+
+    class High(nn.Module):
+        def forward(self, x, clock, y):
+            return said.float()
+
+    x, t = torch.randn(3, 2), SCHEDULES["linear"].at(300)
+    for a, b in zip(Denoiser(Low(), target)(x, t), Denoiser(High(), target)(x, t), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_quick_is_the_same_network_in_low_precision_where_the_processor_has_it(monkeypatch):

@@ -102,15 +102,20 @@ def test_classifier_guidance_is_the_formula_of_the_paper_at_a_level_each():
 
 
 def test_classifier_guidance_works_whatever_mode_the_caller_is_in():
-    def guided():
+    def plain_square(x, t):
+        return -(t.signal * x).square().sum(1)
+
+    def guided(says):
+        """All made anew, in the mode of the caller."""
         x, t = X.clone(), didiff.NoiseLevel(*(v.clone() for v in T400))
-        says = guidance.log_prob_of(RING, Y.clone())
+        says = says or guidance.log_prob_of(RING, Y.clone())
         return guidance.classifier(RING, says, 2.0)(x, t)
 
-    wanted = guided()
-    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
-        with mode():
-            same(guided(), wanted)
+    for says in (None, plain_square):
+        wanted = guided(says)
+        for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+            with mode():
+                same(guided(says), wanted)
     x = X.clone().requires_grad_()
     guidance.classifier(RING, guidance.log_prob_of(RING, Y), 2.0)(x, T400)
     assert x.grad is None
@@ -143,6 +148,20 @@ def test_integers_are_numbers_like_others():
     ):  # fmt: skip
         for a, b in zip(make(x, t), make(x.float(), t), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_denoiser_is_told_a_label_for_every_sample():
+    told = []
+
+    def watched(x, t, y=None):
+        told.append(y)
+        return RING(x, t)
+
+    guidance.condition(watched, 1)(X, T400)
+    guidance.classifier_free(watched, torch.tensor(1, dtype=torch.uint8), 2.0)(X, T400)
+    guidance.condition(watched, None)(X, T400)
+    assert [None if y is None else y.tolist() for y in told] == [[1] * 6, [-1] * 6 + [1] * 6, None]
+    assert {y.dtype for y in told[:2]} == {torch.int64}
 
 
 def test_a_condition_is_any_label_or_none():

@@ -116,6 +116,48 @@ def test_a_block_is_its_formula_and_starts_as_its_skip_but_for_a_constant():
         torch.testing.assert_close(block(h, e), wanted, rtol=0, atol=1e-3)
 
 
+def test_a_perceptron_is_its_layers_one_after_another():
+    net, x, clock, y = (
+        awake(MLP((1, 2), 16, 2, 3)),
+        torch.randn(4, 1, 2),
+        torch.rand(4),
+        [0, 1, 2, -1],
+    )
+    e, h = net.embedding(clock, torch.tensor(y)), net.first(x.reshape(4, 2))
+    for layer in net.blocks:
+        h = layer(h, e)
+    torch.testing.assert_close(net(x, clock, torch.tensor(y)), net.last(h).reshape(4, 1, 2))
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_u_net_goes_down_and_comes_up_again_over_its_bridges(skips):
+    """Trained weights mean something in this order alone: what comes up, and then the bridge."""
+    net = awake(UNet((1, 8, 8), (16, 32, 48), classes=3, patch=1, skips=skips))
+    x, clock, y = torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([1, -1])
+    e, down = net.embedding(clock, y), net.encoder
+    one = down.blocks[0](down.first(x), e)
+    two = down.blocks[1](down.downsample[0](one), e)
+    three = down.blocks[2](down.downsample[1](two), e)
+    bridges = (one, two, three) if skips else (0 * one, 0 * two, 0 * three)
+    up = net.decoder[2](torch.cat([net.middle(three), bridges[2]], 1), e)
+    up = net.decoder[1](torch.cat([net.upsample[1](up), bridges[1]], 1), e)
+    up = net.decoder[0](torch.cat([net.upsample[0](up), bridges[0]], 1), e)
+    torch.testing.assert_close(net(x, clock, y), net.last(up), rtol=0, atol=1e-4)
+    assert torch.equal(net.encoder(x, e)[1], two)
+
+
+def test_what_a_u_net_is_without_a_word():
+    net = UNet((1, 8, 8), (16, 32))
+    assert isinstance(net.middle, Attention)
+    assert isinstance(UNet((1, 8, 8), (16, 32), attention=False).middle, nn.Identity)
+    assert net.skips
+    assert net.encoder.first[0].downscale_factor == net.last[3].upscale_factor == 2
+    assert [len(net.encoder.blocks), UNet().encoder.blocks[1].conv1.in_channels] == [2, 96]
+    assert ConvNet().encoder.first[0].downscale_factor == 2
+    assert [block.conv1.in_channels for block in ConvNet().encoder.blocks] == [32, 64, 64]
+    assert [block.conv1.in_channels for block in Judge().encoder.blocks] == [48, 96, 64]
+
+
 def test_attention_is_that_of_torch_and_starts_as_the_identity_but_for_a_constant():
     attention, h = Attention(32, heads=2), torch.randn(2, 32, 3, 5)
     constant = attention.project.bias[:, None, None].expand_as(h)
@@ -174,6 +216,8 @@ def test_a_u_net_gives_its_shape_back_at_every_size_that_can_be_halved():
 def test_a_side_that_cannot_be_halved_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"28x28: with patch = 2 and 3 levels .* multiples of 8"):
         UNet((1, 28, 28), (16, 32, 32))
+    with pytest.raises(ValueError, match=r"28x30: .* multiples of 4"):
+        UNet((1, 28, 30), (16, 32))
     with pytest.raises(ValueError, match=r"shape \(1, 32, 32\) for a network of \(1, 28, 28\)"):
         UNet((1, 28, 28), (16, 32))(torch.randn(2, 1, 32, 32), torch.rand(2))
 
@@ -257,6 +301,8 @@ def test_networks_are_as_large_as_their_arguments_say():
     assert mlp.embedding.label.weight.shape == (5, 20)
     assert UNet().shape == (1, 28, 28)
     assert MLP().embedding.label.weight.shape == (1, 128)
+    assert (MLP().shape, len(MLP().blocks)) == ((2,), 4)
+    assert ConvNet().encoder.first[1].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_patch_is_seen_as_one_position_and_put_back_where_it_was():

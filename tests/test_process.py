@@ -164,6 +164,7 @@ def test_one_sample_without_signal_is_enough_for_an_error():
     with pytest.raises(ValueError, match=r"signal = 4\.93e-05"):
         check_signal(SCHEDULES["cosine"].at([500, 1000, 10]))
     check_signal(SCHEDULES["cosine"].at([500, 990, 10]))
+    check_signal(level(1e-3, 2e-3))  # the ratio counts, not the scale
     check_signal(level(1, 0))
 
 

@@ -1,3 +1,4 @@
+import inspect
 import math
 from functools import partial
 from itertools import pairwise
@@ -175,8 +176,8 @@ def test_walking_up_undoes_walking_down(name, schedule):
     levels = grid(SCHEDULES[schedule], 100, start=0.95, end=0.05)
     down = last(DETERMINISTIC[name](BIMODAL, x, levels))
     up = last(DETERMINISTIC[name](BIMODAL, down, levels[::-1]))
-    # a round trip of DDIM is off by O(1 / steps), that of DPM-Solver, which begins as DDIM does, by
-    # O(1 / steps^2); what Heun's method loses on the way down it wins on the way up
+    # a round trip of DDIM is off by O(1 / steps), that of DPM-Solver, whose first step is DDIM's,
+    # by O(1 / steps^2); what Heun's method loses on the way down it wins on the way up
     assert (up - x).abs().max() < {"ddim": 0.06, "dpm_solver_2m": 4e-3}.get(name, 5e-5)
 
 
@@ -299,6 +300,23 @@ def test_a_deterministic_walk_repeats_itself_and_a_stochastic_one_follows_its_ge
     a, b, c = (last(ddpm(BIMODAL, x, levels, generator=seeded(i))) for i in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
+
+
+@pytest.mark.parametrize("walk", [ddim, ddpm, heun, dpm_solver_2m, probability_flow])
+def test_help_shows_the_sampler_itself(walk):
+    assert list(inspect.signature(walk).parameters)[:3] == ["denoiser", "x", "levels"]
+    assert "levels that are not monotone" in inspect.getdoc(walk)
+
+
+def test_without_a_word_ddim_adds_no_noise_and_ddpm_that_of_the_posterior():
+    levels, x = grid(LINEAR, 9), points(BIMODAL, 6)
+    assert torch.equal(last(ddim(BIMODAL, x, levels)), last(ddim(BIMODAL, x, levels, eta=0.0)))
+    ends = [
+        last(ddpm(BIMODAL, x, levels, generator=seeded(), **given))
+        for given in ({}, {"variance": "posterior"}, {"variance": "beta"})
+    ]
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
 
 
 def test_fresh_noise_is_fresh_at_every_step():
