@@ -575,6 +575,19 @@ def test_a_run_may_be_made_longer_until_it_cools_down(tmp_path):
     assert same(longer.model, at_once.model)
 
 
+def test_a_setting_that_another_version_of_torch_has_is_no_other_run(tmp_path):
+    path, adam = tmp_path / "run.pt", torch.optim.Adam
+
+    def newer(parameters):
+        optimiser = adam(parameters)
+        optimiser.param_groups[0] |= {"novelty": True}
+        return optimiser
+
+    list(fit(small(), losses, points(), 2, checkpoint=path, optimiser=newer))
+    *_, end = fit(small(), losses, points(), 3, checkpoint=path)
+    assert end.step == 3
+
+
 def test_whole_numbers_and_fractions_make_one_run(tmp_path):
     path = tmp_path / "run.pt"
     list(fit(of_target("v", 1), losses, points(), 2, ema=0, clip=1, checkpoint=path))
