@@ -133,15 +133,16 @@ class Vectors(nn.Module):
 
 @pytest.mark.parametrize("make", [Vectors, lambda: nn.Linear(2, 2, bias=False)])
 def test_muon_takes_a_network_of_vectors_or_of_matrices_alone(make, tmp_path):
-    x, path = torch.randn(8, 2), tmp_path / "run.pt"
+    x, path, start = torch.randn(8, 2), tmp_path / "run.pt", make()
 
     def run(steps):
-        torch.manual_seed(3)
-        options = {"lr": 0.01, "checkpoint": path, "optimiser": Muon}
-        return list(fit(make(), lambda m, x: (m(x) - 1).square().mean(1), [(x,)], steps, **options))
+        model, options = copy.deepcopy(start), {"checkpoint": path, "optimiser": Muon}
+        return list(fit(model, lambda m, x: (m(x) - 1).square().mean(1), [(x,)], steps, **options))
 
     first = run(10)
     assert first[-1].loss < first[0].loss
+    moved = zip(first[-1].model.parameters(), start.parameters(), strict=True)
+    assert not any(torch.equal(now, before) for now, before in moved)
     assert run(12)[0].loss == first[-1].loss
 
 
