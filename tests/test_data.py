@@ -179,7 +179,7 @@ def test_what_is_not_the_original_is_refused_with_what_it_is_and_stays(
 # -- one's own images -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(5, 6, 8), (5, 6, 8, 1), (5, 6, 8, 3)])
+@pytest.mark.parametrize("shape", [(5, 6, 8), (5, 6, 8, 1), (5, 6, 8, 3), (5, 6, 8, 4)])
 @pytest.mark.parametrize("kind", [np.int64, np.uint8])
 def test_images_of_ones_own_keep_their_places(tmp_path, shape, kind):
     pixels = np.random.RandomState(0).randint(0, 256, shape, np.uint8)
@@ -267,8 +267,15 @@ def test_an_epoch_takes_no_sample_twice_and_the_next_one_has_another_order():
 
 def test_images_keep_their_labels():
     x = torch.arange(50.0)[:, None]
-    for a, y in islice(data.batches(x, torch.arange(50), 7), 30):
+    given = list(islice(data.batches(x, torch.arange(50), 7), 300))
+    assert len(given) == 300  # they do not end
+    for a, y in given:
         assert torch.equal(a[:, 0].long(), y)
+
+
+def test_all_samples_may_be_one_batch():
+    x = torch.arange(5.0)
+    assert sorted(next(data.batches(x, x, 5))[0].tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_batches_depend_on_seed_and_step_alone():
@@ -290,6 +297,7 @@ def test_batches_depend_on_seed_and_step_alone():
         (lambda x: data.batches(x, x, 0), "batches of 0 .* 1..5"),
         (lambda x: data.batches(x, x, 6), "batches of 6 from 5 .* 1..5"),
         (lambda x: data.batches(x, x[:3], 2), "5 samples with 3 labels"),
+        (lambda x: data.batches(x[:3], x, 2), "3 samples with 5 labels"),
     ],
 )
 def test_bad_input_is_named_at_once(call, message):

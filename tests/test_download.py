@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import os
 import random
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -213,6 +214,15 @@ def test_on_windows_too_a_file_is_closed_before_it_is_renamed_or_deleted(
     like_windows(monkeypatch)
     download.fetch(server.urls(a=answers, b=[ranged]), path, check)
     assert_arrived(path)
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_points_at_them(server, path, monkeypatch):
+    sizes, sync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: sizes.append(os.fstat(file).st_size) or sync(file)
+    )
+    download.fetch(server.urls(a=[ranged]), path, check)
+    assert sizes == [len(CONTENT)]
 
 
 # -- when nothing helps ----------------------------------------------------------------------------

@@ -71,7 +71,15 @@ def test_energy_distance_in_chunks_is_the_same(monkeypatch):
     x, y = torch.randn(50, 4), torch.randn(33, 4)
     whole = metrics.energy_distance(x, y)
     monkeypatch.setattr(metrics, "_LARGEST_TABLE", 70)
+    tables, distance = [], torch.cdist
+
+    def noted(a, b, **options):
+        tables.append(len(a) * len(b))
+        return distance(a, b, **options)
+
+    monkeypatch.setattr(torch, "cdist", noted)
     assert metrics.energy_distance(x, y) == pytest.approx(whole, abs=1e-12)
+    assert max(tables) <= 70
 
 
 # -- devices and types ------------------------------------------------------------------------
@@ -99,6 +107,20 @@ def test_labels_may_be_whole_numbers_of_any_kind(kind):
         assert measure(x, given) == measure(x, y)
     features = x.flatten(1)[:, 10:13]
     assert all(map(torch.equal, metrics.moments(features, given), metrics.moments(features, y)))
+
+
+def test_distances_are_taken_in_float64_whatever_the_points_are():
+    x, y = 100 + torch.randn(40, 2), 100 + torch.randn(30, 2)
+    assert metrics.energy_distance(x, y) == metrics.energy_distance(x.double(), y.double())
+    a, b = x[:, 0], y[:, 0]
+    assert metrics.wasserstein_1d(a, b) == metrics.wasserstein_1d(a.double(), b.double())
+
+
+def test_energy_distance_does_not_depend_on_where_the_points_are():
+    # multiplied out, squares of 1e12 would leave errors of 1e-2 in the distances
+    x, y = torch.randn(40, 2).double(), torch.randn(30, 2).double() + 1
+    there = metrics.energy_distance(x + 1e6, y + 1e6)
+    assert there == pytest.approx(metrics.energy_distance(x, y), abs=1e-8)
 
 
 # -- the judge --------------------------------------------------------------------------------
@@ -230,6 +252,18 @@ def test_frechet_distance_of_widths_is_the_square_of_their_difference():
     assert distance == pytest.approx(4, abs=1e-9)
 
 
+def test_frechet_distance_of_fewer_points_than_features_is_a_number():
+    # what should be a zero among the eigenvalues is often a little less
+    for seed in range(6):
+        torch.manual_seed(seed)
+        a, b = (metrics.moments(torch.randn(n, 6).double()) for n in (4, 5))
+        product = (a.covariance @ b.covariance).numpy()
+        root = np.linalg.eigvals(product).real.clip(0) ** 0.5
+        traces = (a.covariance + b.covariance).trace()
+        expected = (a.mean - b.mean).square().sum() + traces - 2 * root.sum()
+        assert metrics.frechet_distance(a, b) == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_moments_are_numpys():
     features = torch.randn(50, 3)
     seen = metrics.moments(features)
@@ -267,6 +301,11 @@ def mnist_judge(monkeypatch):
     judge = Pixels()
     monkeypatch.setattr(metrics, "mnist_judge", lambda: judge)
     return judge
+
+
+def test_the_judge_of_mnist_is_the_shipped_one_which_guides_nothing(monkeypatch):
+    monkeypatch.setattr(metrics, "load", lambda name: name)
+    assert metrics.mnist_judge.__wrapped__() == "mnist_judge"
 
 
 def test_large_images_are_read_by_the_judge_of_mnist(mnist_judge):

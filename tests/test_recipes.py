@@ -187,18 +187,32 @@ def test_shaken_images_stay_on_the_screen_and_what_comes_in_is_ground(little_mni
     assert (recipes.shaken(torch.ones(50, 1, 28, 28))[:, 0, :, [0, -1]].amin((1, 2)) < 0).any()
 
 
-def test_shaken_images_are_moved_by_a_little_each_in_its_own_way(little_mnist):
-    n, side = 2000, torch.linspace(-1, 1, 28) * 27 / 28  # where the pixels lie
-    dot = torch.exp(-((side[:, None] - 0.2) ** 2 + (side - 0.3) ** 2) / 0.02) * 2 - 1
-    moved = recipes.shaken(dot.expand(n, 1, 28, 28))[:, 0] + 1
-    down, right = ((moved * axis).sum((1, 2)) / moved.sum((1, 2)) for axis in (side[:, None], side))
-    # the dot at (x, y) comes from W^-1 ((x, y) - shift); to first order it moves by
-    # -stretch * x - shear * y - shift, each uniform: a variance of (most * factor)^2 / 3
-    for found, own, other in [(right, 0.3, 0.2), (down, 0.2, 0.3)]:
-        spread = ((0.12 * own) ** 2 + (0.15 * other) ** 2 + 0.1**2) ** 0.5 / 3**0.5
-        assert found.std() == pytest.approx(spread, rel=0.1)  # 4 / (2 n)^.5 = 6 %, and 2nd order
-        assert found.mean() == pytest.approx(own, abs=0.02)
-        assert (found - own).abs().max() < 0.2
+def middle_of(image):
+    """Where the ink of an image (28, 28) lies, (x, y) in half sides from its centre."""
+    side, ink = torch.linspace(-1, 1, 28) * 27 / 28, image + 1
+    return torch.stack([(ink * axis).sum() / ink.sum() for axis in (side, side[:, None])])
+
+
+@pytest.mark.parametrize("row", [0, 1])
+@pytest.mark.parametrize(("column", "most"), [(0, 0.12), (1, 0.15), (2, 0.1)])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_shaken_images_are_read_at_places_askew_by_at_most(monkeypatch, row, column, most, sign):
+    side = torch.linspace(-1, 1, 28) * 27 / 28
+    dot = torch.exp(-((side - 0.2) ** 2 + (side[:, None] - 0.3) ** 2) / 0.02) * 2 - 1
+    drawn = torch.full((1, 2, 3), 0.5)
+    drawn[0, row, column] = (1 + sign) / 2
+    monkeypatch.setattr(torch, "rand", lambda *shape: drawn)
+    moved = middle_of(recipes.shaken(dot[None, None])[0, 0])
+    read = torch.eye(2, 3)  # the new picture at p shows the old one at read @ (p, 1)
+    read[row, column] += sign * most
+    expected = torch.linalg.solve(read[:, :2], torch.tensor([0.2, 0.3]) - read[:, 2])
+    torch.testing.assert_close(moved, expected, atol=4e-3, rtol=0)  # a twentieth of a pixel
+
+
+def test_each_image_is_shaken_in_its_own_way(little_mnist):
+    x = little_mnist.x[:1].expand(50, 1, 28, 28).clone()
+    x[:, :, 4:14, 4:24] = 1
+    assert len(recipes.shaken(x).unique(dim=0)) == 50
 
 
 # -- the whole run of each --------------------------------------------------------------------
@@ -384,7 +398,9 @@ def test_images_are_measured_at_each_omega_all_classes_alike(made):
 def test_of_digits_a_thousand_are_measured_by_default(made, monkeypatch):
     monkeypatch.setattr(metrics, "judge", None)
     measures = dict.fromkeys(recipes.SEEN, lambda images, y: images.mean().item())
-    found, told = recipes.images_quality(None, measures=measures), weights.read_card("digits")
+    for name, measure in measures.items():
+        monkeypatch.setitem(recipes.SEEN, name, measure)
+    found, told = recipes.RECIPES["digits"].quality(None), weights.read_card("digits")
     assert {k: v.keys() for k, v in found.items()} == {
         k: v.keys() for k, v in told["quality"].items()
     }
@@ -396,7 +412,7 @@ def test_the_model_of_mnist_is_measured_as_its_card_tells(made, monkeypatch):
     for name in recipes.SEEN:
         monkeypatch.setitem(recipes.SEEN, name, lambda images, y: images.mean().item())
     low = Denoiser(nn.Identity(), "eps", 0.5, torch.bfloat16)
-    found, told = recipes.mnist_quality(low), weights.read_card("mnist")["quality"]
+    found, told = recipes.RECIPES["mnist"].quality(low), weights.read_card("mnist")["quality"]
     assert found.keys() == told.keys()
     assert {k: v.keys() for k, v in found.items()} == {k: v.keys() for k, v in told.items()}
     for name, numbers in found.items():
@@ -428,13 +444,14 @@ class Known:
 UNEVEN = torch.tensor([3] * 8 + [0] * 2 + [1] * 10).repeat(30)  # 600: more than go in at once
 
 
-def test_a_classifier_is_measured_at_four_levels_of_noise(monkeypatch):
+@pytest.mark.parametrize("name", ["mnist_classifier", "mnist_clean"])
+def test_a_classifier_is_measured_at_four_levels_of_noise(monkeypatch, name):
     asked, x = [], torch.ones(600, 1, 28, 28)
     monkeypatch.setattr(recipes.data, "mnist", lambda split: asked.append(split) or (x, UNEVEN))
     classifier = Known()
-    found = recipes.classifier_quality(classifier)
+    found = recipes.RECIPES[name].quality(classifier)
     assert asked == ["test"]
-    assert found.keys() == weights.read_card("mnist_classifier")["quality"].keys()
+    assert found.keys() == weights.read_card(name)["quality"].keys()
     nats = -(0.4 * math.log(0.7) + 0.6 * math.log(0.3 / 9))
     for numbers in found.values():
         assert numbers == {"accuracy": pytest.approx(0.4), "nats": pytest.approx(nats, abs=5e-5)}
@@ -461,13 +478,13 @@ def frechet_typed_anew(a, mean, covariance):
 def test_a_judge_is_measured_on_all_test_images_and_on_few(monkeypatch):
     n = 4200
     x, y = torch.randn(n, 1, 28, 28), torch.arange(n) % 10
-    y[:200:10] = 3  # a mix that is uneven
+    y[:150:10] = 3  # a mix that is uneven: 405 zeros, of which no hundred more can be made
     asked = []
     monkeypatch.setattr(recipes.data, "mnist", lambda split: asked.append(split) or (x, y))
     judge = Known()
     mean, covariance = torch.tensor([0.3, -0.2]), torch.tensor([[1.5, 0.4], [0.4, 0.8]])
     judge.net = SimpleNamespace(feature_mean=mean, feature_covariance=covariance)
-    found = recipes.judge_quality(judge)
+    found = recipes.RECIPES["mnist_judge"].quality(judge)
     assert asked == ["test"]
     assert all((t.signal, t.noise) == (1, 0) for _, t in judge.seen)
     assert found.keys() == weights.read_card("mnist_judge")["quality"].keys()
@@ -490,7 +507,7 @@ def test_a_judge_is_measured_on_all_test_images_and_on_few(monkeypatch):
 
 
 def test_of_few_test_images_no_thousands_are_taken(monkeypatch):
-    x, y = torch.randn(400, 1, 28, 28), torch.arange(400) % 10
+    x, y = torch.randn(2400, 1, 28, 28), torch.arange(2400) % 10
     monkeypatch.setattr(recipes.data, "mnist", lambda split: (x, y))
     judge = Known()
     judge.net = SimpleNamespace(feature_mean=torch.zeros(2), feature_covariance=torch.eye(2))
@@ -534,8 +551,8 @@ def test_the_shipped_card_tells_what_is_measured_today(shipped):
     assert card["architecture"] == recipes.DIGITS_NETWORK
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist_classifier", "mnist_clean", "mnist_judge"])
-def test_what_mnist_needs_is_shipped_with_the_command_that_makes_it(name):
+@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
+def test_every_model_is_shipped_with_the_command_that_makes_it(name):
     card, model = weights.read_card(name), weights.load(name)
     told = f"python -m didiff train {name} --steps {recipes.RECIPES[name].steps} --seed 0"
     assert card["command"].removesuffix(" --bf16") == told

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 import torch
@@ -64,6 +65,8 @@ def test_a_judge_keeps_its_memory(tmp_path):
     original.net.feature_mean.copy_(torch.arange(4.0))
     path = weights.save(tmp_path / "judge.safetensors", original, card(architecture=architecture))
     assert weights.load(path).net.feature_mean.tolist() == [0, 1, 2, 3]
+    counted = weights.read_card(path)["parameters"]  # a memory is none
+    assert counted == sum(p.numel() for p in original.net.parameters())
 
 
 def test_the_folder_is_that_of_the_environment_or_a_path_says_where(saved, tmp_path):
@@ -235,8 +238,27 @@ def test_a_card_is_the_same_text_on_every_machine(tmp_path):
     assert b"\r" not in (named.parent / "toy.json").read_bytes()
 
 
+def test_the_bytes_are_on_the_disk_before_the_name_points_at_them(tmp_path, monkeypatch):
+    order, sync, replace = [], os.fsync, os.replace
+
+    def noted_sync(descriptor):
+        order.append(("sync", os.fstat(descriptor).st_ino))
+        sync(descriptor)
+
+    def noted_replace(source, target):
+        order.append(("name", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    path = weights.save(tmp_path / "toy.safetensors", denoiser(), card())
+    for file in path, path.with_suffix(".json"):
+        inode = file.stat().st_ino
+        assert order.index(("sync", inode)) < order.index(("name", inode))
+
+
 def test_a_file_takes_its_name_only_when_it_is_whole(tmp_path):
-    path = tmp_path / "deep" / "file"
+    path = tmp_path / "very" / "deep" / "file"
     with written_beside(path) as beside:
         beside.write_text("new")
         assert not path.exists()

@@ -66,8 +66,8 @@ def restore(path: Path, parts: dict, told: dict, rates: Rates) -> dict:
         held = torch.load(path, map_location="cpu", weights_only=True)
         for name in ("model", "ema"):
             _check_same("model", *map(_shapes, (held["states"][name], parts[name].state_dict())))
-        for what, wanted in told.items():
-            _check_same(what, held["settings"][what], wanted)
+        for what, here in told.items():
+            _check_same(what, *_common(held["settings"][what], here))
         _check_rates(Rates(*held["rates"]), rates, held["step"])
     except KeyError as error:
         raise _refusal(path, f"it lacks {error}, another version wrote it") from error
@@ -84,6 +84,11 @@ def _refusal(path: Path, why) -> ValueError:
 
 def _shapes(state: dict) -> dict[str, tuple]:
     return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _common(there: dict, here: dict) -> tuple[dict, dict]:
+    """What both tell: other versions of torch have a setting more or less."""
+    return {k: there[k] for k in there if k in here}, {k: here[k] for k in there if k in here}
 
 
 def _check_same(what: str, held: dict, wanted: dict) -> None:

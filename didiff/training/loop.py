@@ -86,8 +86,8 @@ def fit(
     the same as before, from the start. optimiser: parameters -> what makes the steps, such as Muon.
 
     Raises ValueError for a number out of range, or a checkpoint that is damaged, of another run or
-    past `steps`: at once, before any work. In a step whose loss or gradient is not finite too, and
-    in one without a batch: model, average and checkpoint are then as they were before it.
+    past `steps`: at once, before any work. Also at a step that has no batch, or whose loss or
+    gradient is not finite: model, average and checkpoint are then as they were before that step.
     Source: Ho et al. 2020, alg. 1; T-27.
     Lesson: 05_training_objective, 11_classifier_free_guidance.
     """

@@ -252,7 +252,7 @@ def _fit_classifier(network: dict, losses, steps: int, seed: int, run: Run):
 
 def shaken(x: Tensor) -> Tensor:
     """Images (B, C, H, W) in [-1, 1], each a little turned, sheared, scaled and shifted."""
-    most = torch.tensor([0.12, 0.15, 0.1])  # stretch, shear and turn, shift in half sides
+    most = torch.tensor([0.12, 0.15, 0.1])  # of what is read across, down, and of half a side
     wobble = torch.eye(2, 3) + (2 * torch.rand(len(x), 2, 3) - 1) * most
     points = F.affine_grid(wobble, list(x.shape), align_corners=False)
     return F.grid_sample(x + 1, points, align_corners=False) - 1  # what comes in is ground, -1
