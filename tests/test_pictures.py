@@ -213,14 +213,6 @@ def test_a_palette_has_as_many_colours_as_asked(colours):
     assert len(np.unique(few.reshape(-1, 3), axis=0)) == colours
 
 
-def test_a_palette_does_not_dither():
-    grey = np.full((40, 40), 100, np.uint8)
-    grey[:, 20:], grey[:, 30:] = 120, 220
-    few = pixels(pictures.palette(pictures.png(grey), 2))
-    assert len(np.unique(few[:, :20].reshape(-1, 3), axis=0)) == 1
-    assert len(np.unique(few[:, 20:30].reshape(-1, 3), axis=0)) == 1
-
-
 def test_a_strip_shows_every_still_beside_the_next_under_its_label():
     stills = [pictures.png(np.full((80, 100), grey, np.uint8)) for grey in (0, 128)]
     sheet = pixels(pictures.strip(stills, ["ω = 0", "ω = 1"], size=50))
