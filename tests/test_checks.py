@@ -121,6 +121,7 @@ def a_fit(old: str, new: str):
         ("optimiser.step()", "pass", r"\[1\] \[1\]: differs by"),
         ("steps + 1", "steps", "gives 11 of them, the library 12"),
         ("range(1, steps + 1)", "range(steps)", r"\[0\] \[0\]: gives 0, not 1"),
+        ("*next(batches)", "*(b if step > 1 else (b := next(batches)))", r"\[1\] \[1\]: differs"),
         ("*next(batches)", "next(batches)[0]", r"batches of 9 in 2 \[0\] \[1\]: differs by"),
         ("yield step, value.detach()", "yield value.detach()", "gives a tensor, not tuple"),
     ],
@@ -199,6 +200,7 @@ def test_a_score_that_takes_all_bumps_for_alike_is_rejected():
         (unet.Block, "self.skip(h) + self.conv2", "self.conv2"),
         (unet.Attention, "flatten(1, 2)", "transpose(1, 2).flatten(1, 2)"),
         (unet.Attention, "q.shape[2] ** 0.5", "q.shape[3] ** 0.5"),
+        (unet.Attention, "(3, self.heads, -1)).unbind(1)", "(self.heads, 3, -1)).unbind(2)"),
         (unet.Attention, "return h + ", "return "),
         (unet.Attention, "softmax(-1)", "softmax(-2)"),
         (unet.UNet.forward, "[h, bridge]", "[bridge, h]"),
@@ -242,6 +244,7 @@ def noised(x0, eps, t):
     return process.add_noise(x0, eps, t)
 
 
+TWO, ONE = torch.tensor([2]), torch.ones(1, 1, dtype=torch.float64)
 WRONG = {  # an answer to add_noise, and what it is told
     "nothing": (lambda *a: None, r"gives nothing \(no return\?\), not a tensor"),
     "a number": (lambda *a: 1.0, "gives a number, not a tensor"),
@@ -260,6 +263,7 @@ WRONG = {  # an answer to add_noise, and what it is told
     "all NaN": (lambda *a: noised(*a) * torch.nan, "5 of 5 numbers are NaN or infinite"),
     "infinite": (lambda *a: noised(*a) / 0, "5 of 5 numbers are NaN or infinite"),
     "almost": (lambda *a: noised(*a) + 2e-9, "differs by up to 2e-09"),
+    "one number": (lambda *a: noised(*a).index_add(0, TWO, -2e-9 * ONE), "differs by up to 2e-09"),
     "fails": (lambda x0, eps, t: t.colour, "raises AttributeError: .*colour"),
     "wants more": (lambda x0, eps: x0, "raises TypeError: .* 2 positional arguments but 3"),
     "not callable": (5, "raises TypeError: 'int' object is not callable"),
@@ -288,6 +292,18 @@ def broadcasting(x0, eps, t):
 def test_a_level_for_each_column_instead_of_each_sample_is_rejected():
     with pytest.raises(AssertionError, match=r"points \(5, 5\) with a level per sample: differs"):
         checks.twin("didiff.process.add_noise", broadcasting)
+
+
+def test_the_square_root_of_another_step_is_rejected():
+    def wiener(times, paths):
+        right = sde.wiener(times, paths)
+        if paths != len(times) - 1:
+            return right
+        z = right.diff(dim=1) / times.diff().sqrt()
+        return torch.cat([right[:, :1], (times.diff().sqrt()[:, None] * z).cumsum(1)], 1)
+
+    with pytest.raises(AssertionError, match="with as many paths as steps: differs"):
+        checks.twin("didiff.sde.wiener", wiener)
 
 
 @pytest.mark.parametrize(
@@ -333,6 +349,13 @@ def test_another_kind_of_walk_is_told_in_a_sentence(walk, words):
         ("didiff.guidance.classifier", lambda *a: None, "gives nothing .*, not a function"),
         ("didiff.sde.reverse", lambda sde, score, end=1: sde.drift, "gives a function, not SDE"),
         ("didiff.sde.reverse", lambda sde, score, end=1: sde, r"\[0\] \[0\]: differs by"),
+        (
+            "didiff.sde.reverse",
+            lambda *a: sde.SDE(
+                sde.reverse(*a).drift, lambda u: sde.reverse(*a).diffusion(u) * (1 + (u > 0.5))
+            ),
+            r"\[2\] \[1\]: differs by",
+        ),
         ("didiff.networks.unet.Block", lambda *a: 3, "raises AttributeError"),
     ],
 )
@@ -348,6 +371,7 @@ def test_an_error_is_told_with_the_students_line_and_without_the_story_of_torch(
     with pytest.raises(AssertionError, match=r"raises RuntimeError(.|\n)*# this line\)$") as caught:
         checks.twin("didiff.process.add_noise", fails)
     assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
 
 
 # -- the checks themselves --------------------------------------------------------------------

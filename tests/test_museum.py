@@ -55,6 +55,12 @@ def test_a_mistake_that_only_the_eye_catches_is_an_error():
         museum.inspect(VERSIONS, eye={**EYE, **UNITS}, units={"half": UNITS["half"]})
 
 
+def test_one_number_that_is_off_is_enough_to_be_seen():
+    eye = {"same": Check(lambda root: 1.0, 1.0), **EYE}
+    _, lost, loud = museum.inspect(VERSIONS, eye=eye, units=UNITS)
+    assert (lost.visible, loud.visible) == (True, False)
+
+
 def test_a_mistake_that_makes_nan_is_seen_and_caught():
     nan = Check(lambda root: root, 2.0)
     _, broken = museum.inspect({"right": 2.0, "T": float("nan")}, eye={"x": nan}, units={"x": nan})
@@ -144,6 +150,7 @@ def test_one_legend_outside_serves_all_panels(shown):
     assert [text.get_text() for text in legend.get_texts()] == ["model", "exact"]
     assert all(ax.get_legend() is None for ax in figure.axes)
     pictures.png(figure)
+    assert len({text.get_window_extent().y0 for text in legend.get_texts()}) == 1, "one row"
     below = min(ax.get_tightbbox().y0 for ax in figure.axes)
     assert legend.get_window_extent().y1 <= below + 1, "it covers no panel"
 

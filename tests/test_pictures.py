@@ -181,11 +181,19 @@ def confetti() -> np.ndarray:
     return sheet
 
 
+def dust() -> np.ndarray:
+    """The same sky with faint dust: one pixel in fifty is redder by 30 to 60 of 255."""
+    chance = np.random.default_rng(0)
+    blue, green = np.meshgrid(np.arange(100), np.arange(100))
+    red = 60 + (chance.random((100, 100)) < 0.02) * chance.integers(30, 60, (100, 100))
+    return np.stack([red, green, 100 + blue], 2).astype(np.uint8)
+
+
 def a_photograph() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
-@pytest.mark.parametrize("picture", [a_figure, confetti, a_photograph])
+@pytest.mark.parametrize("picture", [a_figure, confetti, dust, a_photograph])
 def test_a_small_picture_looks_the_same(picture):
     data = pictures.png(picture())
     gap = np.abs(pixels(pictures.small(data)).astype(int) - pixels(data)).max(-1)
@@ -203,13 +211,6 @@ def test_a_figure_becomes_half_as_large_and_a_photograph_keeps_its_colours():
 def test_a_palette_has_as_many_colours_as_asked(colours):
     few = pixels(pictures.palette(pictures.png(a_photograph()), colours))
     assert len(np.unique(few.reshape(-1, 3), axis=0)) == colours
-
-
-def test_a_palette_does_not_dither():
-    grey = np.full((40, 40), 100, np.uint8)
-    grey[:, 20:] = 101
-    few = pixels(pictures.palette(pictures.png(grey), 2))
-    assert len(np.unique(few[:, :20].reshape(-1, 3), axis=0)) == 1
 
 
 def test_a_strip_shows_every_still_beside_the_next_under_its_label():

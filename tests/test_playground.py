@@ -4,6 +4,7 @@ The exact law of blurred digits stands for the network: quick, and every number 
 held by events, never by the clock.
 """
 
+import functools
 import io
 import threading
 
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from didiff import data, guidance
+from didiff import data, guidance, samplers
 from didiff.denoiser import network_input
 from didiff.mixtures import Mixture
 from didiff.networks import MLP
@@ -114,9 +115,11 @@ def test_previews_are_few_and_evenly_spaced(play, steps):
     previews = {f.readout: f.picture for f in list(play.frames("free", **REST | {"steps": steps}))}
     end = list(previews)[-1]
     assert "recognised" in end
-    assert min(steps, PREVIEWS) // 2 < len(previews) - 1 <= PREVIEWS
+    assert len(previews) - 1 <= PREVIEWS
     shown = [int(words.split()[2]) for words in previews if words != end]
     assert len(set(np.diff(shown))) <= 1
+    gap = steps if len(shown) < 2 else shown[1]
+    assert gap == 1 or steps / (gap - 1) > PREVIEWS, "no fewer than may be"
     for k, picture in zip(shown, previews.values(), strict=False):
         assert picture == png(mosaic(states[k].x0, COLUMNS, play._scale))
 
@@ -337,6 +340,32 @@ def test_an_error_reaches_the_reader_and_does_not_stay(view, moved):
     assert "recognised" in explorer.readout
 
 
+def test_labels_are_one_of_each_or_all_alike():
+    assert labels(ONE_OF_EACH, 12).tolist() == [*range(10), 0, 1]
+    assert labels(3, 2).tolist() == [3, 3]
+
+
+def test_the_sampler_that_is_named_is_the_one_that_walks(play):
+    y, noise, stops = labels(ONE_OF_EACH, IMAGES), None, levels(4)
+    named = {
+        "DDIM": samplers.ddim,
+        "DDPM": functools.partial(samplers.ddpm, generator=torch.Generator()),
+        "Heun": samplers.heun,
+        "DPM-Solver++(2M)": samplers.dpm_solver_2m,
+    }
+    assert named.keys() == SAMPLERS.keys()
+    for name, sampler in named.items():
+        noise = next(play.walk("free", y, 2.0, 4, name, 0)).x
+        wanted = last(sampler(play.methods["free"](y, 2.0), noise, stops))
+        got = last(play.walk("free", y, 2.0, 4, name, 0))
+        assert torch.allclose(got, wanted, atol=1e-3) == (name != "DDPM"), "other fresh noise"
+
+
+def test_the_slider_reaches_the_steps_it_starts_at():
+    assert alone(blurred_digits(), steps=60).explorer()["steps"].max == 60
+    assert alone(blurred_digits(), steps=8).explorer()["steps"].max >= 40
+
+
 def test_a_playground_without_a_method_is_refused():
     with pytest.raises(ValueError, match="needs a method"):
         Playground({}, {}, levels)
@@ -353,9 +382,12 @@ def test_the_trajectory_shows_xt_above_x0(play):
     both = torch.cat([states[4].x, states[4].x0])
     assert explorer.picture == png(mosaic(both, COLUMNS, play._scale))
     t = states[4].t
-    assert explorer.readout.startswith(
-        f"step 4 of 6: clock {t.clock:.2f} · xt = {t.signal:.2f} x0 + {t.noise:.2f} eps · x0 recog"
+    words = worth(states[4].x0, labels(ONE_OF_EACH, COLUMNS))
+    assert explorer.readout == (
+        f"step 4 of 6: clock {t.clock:.2f} · xt = {t.signal:.2f} x0 + {t.noise:.2f} eps · "
+        f"x0 {words} · ink {(states[4].x0 > 0).float().mean():.1%}"
     )
+    assert words != worth(states[4].x, labels(ONE_OF_EACH, COLUMNS))
 
 
 def test_a_path_is_walked_once_and_as_far_as_somebody_looks(play):

@@ -78,7 +78,7 @@ def _hold_legends(figure: Figure) -> None:
 def palette(picture: bytes, colours: int) -> bytes:
     """The same PNG with at most `colours` (2 to 256) colours, as small as it gets."""
     with Image.open(io.BytesIO(picture)) as image:
-        few = image.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(colours)
     out = io.BytesIO()
     few.save(out, "png", optimize=True)
     return out.getvalue()
