@@ -19,8 +19,8 @@ UV = [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable]
 UV += ["--index-strategy", "unsafe-best-match"]
 
 SETTINGS = ("index-url", "extra-index-url", "find-links")
-UV_SETTINGS = ("INDEX", "DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS")
-UV_SETTINGS += ("TORCH_BACKEND", "NO_INDEX", "OFFLINE", "CONFIG_FILE")
+UV_SETTINGS = ["INDEX", "DEFAULT_INDEX", "INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS"]
+UV_SETTINGS += ["TORCH_BACKEND", "NO_INDEX", "OFFLINE", "CONFIG_FILE"]
 
 TORCH_THAT_FITS = ["--torch-backend", "auto"]
 TORCH_WITHOUT_CUDA = ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]

@@ -87,7 +87,12 @@ def like_colab(folder: Path) -> Path:
 
 def changed(python: Path, course: Path) -> set[str]:
     """The names of the packages that installing the course would bring or change there."""
-    command = [python, "-m", "uv", "pip", "install", "--dry-run", "--python", python, course]
+    command = [
+        str(python),
+        *["-m", "uv", "pip", "install", "--dry-run", "--python"],
+        str(python),
+        str(course),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     marked = [line.split() for line in done.stderr.splitlines() if line.startswith((" + ", " - "))]
     return {package.split("==")[0] for _, package, *_ in marked}

@@ -111,9 +111,12 @@ def save(folder: Path = FOLDER) -> list[Path]:
     drawn = {ROAD: [road()], MOVIE: movie(), SCALES: [scales()]}
     for name, images in drawn.items():
         first, *others = map(in_few_colours, images)
-        times = [120] * len(others) + [2500]  # milliseconds
-        film = {"save_all": True, "append_images": others, "duration": times, "loop": 0}
-        first.save(folder / name, optimize=True, **(film if others else {}))
+        if others:
+            times = [120] * len(others) + [2500]  # milliseconds
+            film: dict = {"append_images": others, "duration": times, "loop": 0}
+            first.save(folder / name, save_all=True, optimize=True, **film)
+        else:
+            first.save(folder / name, optimize=True)
     return [folder / name for name in drawn]
 
 
