@@ -170,3 +170,9 @@ def solve(x: Tensor, t: NoiseLevel, output: Tensor, p: Tensor, q: Tensor) -> Pre
             "use the target v, or start the grid a little below 1 (start=0.99)"
         )
     return Prediction((q * x - noise * output) / det, (signal * output - p * x) / det)
+
+
+def randn_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Noise N(0, I) shaped like x, drawn where its generator is, so that a seed means the same."""
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)

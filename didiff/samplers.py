@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .process import NoiseLevel, Prediction, add_noise, floats, from_x0
+from .process import NoiseLevel, Prediction, add_noise, floats, from_x0, randn_like
 from .schedules import check_monotone
 
 
@@ -80,7 +80,7 @@ def ddim(denoiser, x, levels, eta: float = 0.0, generator=None) -> Iterator[Stat
         eps = state.eps
         if eta:
             new = eta * renewed(t, s)
-            eps = (1 - new**2).sqrt() * eps + new * _randn_like(x, generator)
+            eps = (1 - new**2).sqrt() * eps + new * randn_like(x, generator)
         x = add_noise(state.x0, eps, s)
     yield look(denoiser, x, s)
 
@@ -104,7 +104,7 @@ def ddpm(denoiser, x, levels, variance: str = "posterior", generator=None) -> It
         x = add_noise(state.x0, (1 - new**2).sqrt() * state.eps, s)
         if s.noise > 0:
             wide = max(t.noise, s.noise) if variance == "beta" else s.noise
-            x = x + wide * new * _randn_like(x, generator)
+            x = x + wide * new * randn_like(x, generator)
     yield look(denoiser, x, s)
 
 
@@ -199,9 +199,3 @@ def _between(t: NoiseLevel, s: NoiseLevel, part: float) -> NoiseLevel:
     share = (phi - start).sin() * (phi + start).sin() / ((end - start).sin() * (end + start).sin())
     size = torch.lerp(_size(t) ** -2, _size(s) ** -2, share).rsqrt()
     return NoiseLevel(size * phi.cos(), size * phi.sin())
-
-
-def _randn_like(x: Tensor, generator) -> Tensor:
-    # where its generator is: one seed, one noise, wherever x is
-    device = x.device if generator is None else generator.device
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)

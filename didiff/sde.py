@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .process import floats, wide
+from .process import floats, randn_like, wide
 from .schedules import Schedule
 
 
@@ -30,9 +30,7 @@ def wiener(times: Tensor, paths: int, generator=None) -> Tensor:
     Raises ValueError unless the times increase. Source: DS-15, E-36.
     """
     times = _increasing(times)
-    z = torch.randn(
-        (paths, len(times) - 1), generator=generator, dtype=times.dtype, device=times.device
-    )
+    z = randn_like(times.new_empty(paths, len(times) - 1), generator)
     increments = times.diff().sqrt() * z
     return torch.cat([times.new_zeros(paths, 1), increments.cumsum(1)], 1)
 
@@ -51,7 +49,7 @@ def _simulate(sde: SDE, x: Tensor, times: Tensor, generator) -> Iterator[Tensor]
     yield x
     for now, then in pairwise(times):
         du = then - now
-        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+        z = randn_like(x, generator)
         x = x + sde.drift(x, now) * du + sde.diffusion(now) * du.sqrt() * z
         yield x
 

@@ -32,8 +32,8 @@ from didiff.notebook.playground import (
     worth,
 )
 from didiff.notebook.widgets import choices, final
-from didiff.process import from_x0
-from didiff.samplers import _randn_like, last
+from didiff.process import from_x0, randn_like
+from didiff.samplers import last
 from didiff.schedules import grid, trigonometric
 from didiff.training import metrics
 
@@ -272,9 +272,9 @@ def test_points_and_labels_go_where_the_models_weights_are(sampler):
 def test_one_seed_is_one_noise_on_every_device():
     x, chance = torch.zeros(2, 1), torch.Generator().manual_seed(0)
     assert torch.equal(
-        _randn_like(x, chance), torch.randn(2, 1, generator=torch.Generator().manual_seed(0))
+        randn_like(x, chance), torch.randn(2, 1, generator=torch.Generator().manual_seed(0))
     )
-    assert _randn_like(x.to("meta"), chance).is_meta
+    assert randn_like(x.to("meta"), chance).is_meta
 
 
 # -- the words --------------------------------------------------------------------------------
