@@ -8,6 +8,7 @@ which say where it is paid. Nothing is run for it, so the stored page can be che
 leads to the cell itself in JupyterLab, and to its notebook wherever that is not understood.
 """
 
+import functools
 import re
 import tomllib
 from collections import defaultdict
@@ -65,8 +66,13 @@ def home() -> dict[str, str]:
 # -- where it is ------------------------------------------------------------------------------
 
 
-def places(source: Path) -> Iterator[tuple[str | None, Place]]:
+@functools.cache
+def places(source: Path) -> tuple[tuple[str | None, Place], ...]:
     """Each cell of a lesson once without a tag, then once for every id it is tagged with."""
+    return tuple(_places(source))
+
+
+def _places(source: Path) -> Iterator[tuple[str | None, Place]]:
     section, number = "", 0
     for cell in build.build(source).cells:
         number += cell.cell_type == "code"
