@@ -30,7 +30,7 @@ FOLD = ".didiff-more:not(.mod-active)"
 READOUT = ".didiff-readout"
 SLIDER = ".widget-slider:has(.noUi-handle)"
 
-START = 60  # seconds until a server answers, a notebook is open, a kernel is ready
+START = 180  # seconds until a server answers, a notebook is open, a kernel is ready
 RUN = 600  # seconds for all cells of a lesson, on a machine that has other work too
 MOVE = 30  # seconds until a moved slider shows; a lesson's own goal is far below
 QUIET = 0.6  # seconds without a change after which a picture is taken to be final
