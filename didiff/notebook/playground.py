@@ -64,9 +64,9 @@ class Counted:
     def _note(self, x: Tensor) -> None:
         self._count.images = self.asked + len(x)
 
-    def __call__(self, x: Tensor, t: NoiseLevel, y: Tensor | None = None):
+    def __call__(self, x: Tensor, t: NoiseLevel, *told: Tensor | None):
         self._note(x)
-        return self._model(x, t, y)
+        return self._model(x, t, *told)
 
     def class_log_prob(self, x: Tensor, t: NoiseLevel) -> Tensor:
         """log p(y | xt) of every class, (B, classes)."""
