@@ -91,9 +91,21 @@ def test_make_lab_opens_on_the_start_page_and_renders_it():
     assert "lessons/source/jupyter" in (ROOT / "Makefile").read_text()
 
 
-def in_sight(cell) -> bool:
-    place = cell.bounding_box()
-    return place is not None and 0 < place["y"] < 800
+def leads(page, link: str, target: str) -> bool:
+    """Whether a click on a link of the start page brings a cell into sight."""
+    page.locator(".lm-TabBar-tab:has-text('README.md')").click()
+    page.locator(link).first.click()
+    cell = page.locator(target)
+
+    def in_sight() -> bool:
+        place = cell.bounding_box() if cell.count() == 1 else None
+        return place is not None and 0 < place["y"] < 800
+
+    try:
+        labdrive.until(in_sight, labdrive.START, lambda: "not in sight")
+    except TimeoutError:
+        return False
+    return True
 
 
 @pytest.mark.slow
@@ -114,11 +126,8 @@ def test_the_start_page_shows_its_picture_and_leads_to_a_slider(tmp_path, monkey
         shots.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=shots / "start.png")
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 900
-        ready = f"[href*='/files/{LESSON}.ipynb']"  # JupyterLab puts that there when it listens
-        page.locator(f".jp-MarkdownViewer td a{ready}[href*='#cell-id']").first.click()
-        slider = page.locator(f"{labdrive.PANEL} .jp-CodeCell:has-text('still_over')")
-        labdrive.until(
-            lambda: slider.count() == 1 and in_sight(slider),
-            labdrive.RUN,
-            lambda: f"the link leads to {page.locator('#jp-main-statusbar').inner_text()}",
-        )
+        # JupyterLab gives a link that address when it listens to it
+        link = f".jp-MarkdownViewer td a[href*='/files/{LESSON}.ipynb'][href*='#cell-id']"
+        target = f"{labdrive.PANEL} .jp-CodeCell:has-text('still_over')"
+        # a machine with other work may be too slow for its first jump, while the notebook opens
+        assert any(leads(page, link, target) for _ in range(3))
