@@ -983,21 +983,20 @@ pushes = {
 learned = {"classifier-free in one call": partial(guidance.learned, G)}
 halfway = {"classifier-free, cleaner half only": partial(on_an_interval, D)}
 counted = {"denoiser": D, "classifier": C, "copy": G}
-levels = partial(grid, SCHEDULE, start=0.99)
-mnist = Playground(learned | pushes | halfway, counted, levels, omega=2.0)
+every = learned | pushes | halfway
+mnist = Playground(every, counted, partial(grid, SCHEDULE, start=0.99), omega=2.0)
 
 # %% tags=["check"]
 exact = {"exact": partial(classifier_free, weights.load("mnist"))}
-plays = {"exact": Playground(exact, {}, levels)} | dict.fromkeys(
-    ["classifier-free", *learned], mnist
-)
+plays = {"exact": Playground(exact, {}, mnist.levels)}
+plays |= dict.fromkeys(["classifier-free", *learned], mnist)
 ten = torch.arange(10)
-ends = [last(play.walk(name, ten, 2.0, 10, "DDIM", seed=0)) for name, play in plays.items()]
-rounded, one_call = ((end - ends[0]).abs().mean() for end in ends[1:])
+drawn = [last(play.walk(name, ten, 2.0, 10, "DDIM", seed=0)) for name, play in plays.items()]
+rounded, copied = ((images - drawn[0]).abs().mean() for images in drawn[1:])
 print(f"16 bits move a pixel by {rounded:.4f} on average; from black to white it is 2")
-print(f"the copy moves it by {one_call:.4f}")
+print(f"the copy moves it by {copied:.4f}")
 assert rounded < 2 / 2**8  # one of the 256 steps that 8 bits of precision tell apart
-assert one_call < 0.1 * ends[0].std()
+assert copied < 0.1 * drawn[0].std()
 
 # %% [markdown] tags=["play"]
 # **Play.** Predict first: at which ω do all sixteen digits read as they should, by the one method and
@@ -1155,7 +1154,7 @@ each = {"denoiser": D_once, "classifier": kappa[True] * C_once, "copy": D_once}
 scales, (cleaner_half,), (one_call,) = (1.0, 2.0, 4.0, 8.0), halfway, learned
 unasked = weigh(mnist, each, "classifier-free", 0.0)
 late_push = weigh(mnist, each, cleaner_half, 4.0)
-copied = weigh(mnist, each, one_call, 2.0)
+by_copy = weigh(mnist, each, one_call, 2.0)
 weighed = {name: {w: weigh(mnist, each, name, w) for w in scales} for name in pushes}
 
 
@@ -1171,7 +1170,7 @@ few, many = floor["hundreds"], floor["two_thousands"]
 rows = [row_of("no label", "0", unasked)]
 rows += [row_of(n, f"{w:g}", found) for n, curve in weighed.items() for w, found in curve.items()]
 rows.insert(5, row_of("… cleaner half only", "4", late_push))
-rows.insert(6, row_of("… in one call", "2", copied))
+rows.insert(6, row_of("… in one call", "2", by_copy))
 rows.append(
     ["real, a hundred", "", "", "", "1", "0", f"{few['frechet']:.2f} ± {few['std']:.2f}", ""]
 )
@@ -1188,7 +1187,7 @@ assert steered[1.0]["fooled"] > free[1.0]["fooled"]
 assert free[8.0]["saturated"] > 2 * steered[8.0]["saturated"]
 assert all(curve[8.0]["diversity"] < curve[1.0]["diversity"] - 0.1 for curve in weighed.values())
 assert late_push["diversity"] > free[4.0]["diversity"] + 0.1
-assert copied["recognised"] > free[2.0]["recognised"] - 0.05
+assert by_copy["recognised"] > free[2.0]["recognised"] - 0.05
 cheaper = free[2.0]["operations"] / steered[2.0]["operations"]
 print(f"classifier-free guidance takes {cheaper:.2f} times the operations")
 
