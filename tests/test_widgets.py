@@ -518,6 +518,28 @@ def test_the_page_holds_every_frame_its_readout_and_its_name(displayed):
     assert "http" not in page, "the page must work without a network"
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("names", "data[0]"), ("texts", "data[1]"), ("pictures", "data[2]"),
+        ("picture.src", '"data:image/png;base64," + pictures[range.value]'),
+        ("picture.alt", 'data[3] + " (" + data[4] + " " + name + ")"'),
+        ('find("output").textContent', "name"), ("var name", "names[range.value]"),
+        ('find(".didiff-readout").textContent', "texts[range.value]"),
+    ],
+)  # fmt: skip
+def test_each_part_of_the_page_is_given_what_it_is_for(displayed, part, value):
+    """To the letter: no fast test can run the script. A browser does, in test_browser."""
+    page = show(displayed, values=[1.0])[0]["text/html"]
+    assert re.search(rf"{re.escape(f'{part} = {value}')}[,;]", page)
+
+
+def test_the_name_of_a_stop_is_told_to_who_does_not_see_the_slider(displayed):
+    page = show(displayed, values=[1.0])[0]["text/html"]
+    assert 'aria-valuetext="1.00"' in page
+    assert 'range.setAttribute("aria-valuetext", name);' in page
+
+
 def test_the_page_tells_its_picture_in_words_and_escapes_them(displayed):
     page = show(displayed)[0]["text/html"]
     assert 'alt="digits &lt;drawn&gt; under guidance (guidance scale ω 1.00)"' in page
@@ -714,7 +736,7 @@ def test_stills_run_over_any_control_that_has_a_list_of_values(displayed, contro
 
 def stills_in(page: str) -> tuple[list, int]:
     """The data of a page without a kernel, and the number of the still that it shows first."""
-    data = json.loads(re.search(r"data = (\[.*?\]), find", page)[1])
+    data = json.loads(re.search(r"data = (\[.*?\]), names", page)[1])
     return data, int(re.search(r'value="(\d+)"', page)[1])
 
 
