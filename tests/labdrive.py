@@ -65,6 +65,14 @@ class Server(NamedTuple):
             return False
         return True
 
+    def kernel_rests(self, name: str) -> bool:
+        """Whether the kernel of a notebook has started, is at rest, and a page is connected."""
+        with urllib.request.urlopen(f"{self.url}/api/sessions?token={self.token}") as answer:
+            kernels = [
+                session["kernel"] for session in json.load(answer) if session["path"] == name
+            ]
+        return any(k["execution_state"] == "idle" and k["connections"] > 0 for k in kernels)
+
 
 class Shown(NamedTuple):
     """What an explorer shows: the bytes of its picture and the text of its readout."""
@@ -181,11 +189,10 @@ def open_notebook(page: Page, server: Server, name: str) -> None:
 
 
 def open_in_notebook(page: Page, server: Server, name: str) -> None:
-    """Opens it in Notebook 7, which has no status bar, and awaits the kernel."""
+    """Opens it in Notebook 7, which has no status bar, and awaits the kernel by the server."""
     page.goto(f"{server.url}/notebooks/{name}?token={server.token}")
     page.wait_for_selector(f"{PANEL} .jp-Notebook .jp-Cell", timeout=START * 1000)
-    idle = page.locator(f"{PANEL} .jp-Notebook-ExecutionIndicator[data-status=idle]")
-    until(lambda: idle.count() > 0, START, lambda: "no kernel")
+    until(lambda: server.kernel_rests(name), START, lambda: f"no kernel for {name}")
 
 
 def choose(page: Page, *path: str) -> None:

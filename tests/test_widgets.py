@@ -6,6 +6,7 @@ The generators are held by events, never by the clock.
 import base64
 import html
 import importlib
+import inspect
 import io
 import json
 import re
@@ -24,6 +25,7 @@ from PIL import Image
 from traitlets import TraitError
 
 from didiff.notebook import face, versions, widgets
+from didiff.notebook.frames import played
 from didiff.notebook.pictures import png
 from didiff.notebook.widgets import Explorer, Frame, choice, choices, final, slider
 
@@ -305,6 +307,14 @@ def test_a_callback_that_gives_no_frame_is_told_what_to_give(result):
     explorer = Explorer(lambda omega: result, {"omega": omega_slider()})
     with pytest.raises(ValueError, match=r"the callback (returned|yielded) .*: yield Frame\("):
         explorer.wait()
+
+
+def test_a_run_that_is_left_closes_its_generator_whoever_holds_it():
+    run = plain(1.0)
+    playing = played(run)
+    next(playing)
+    playing.close()
+    assert inspect.getgeneratorstate(run) == inspect.GEN_CLOSED
 
 
 def test_moves_are_drawn_one_after_another_and_never_two_at_once(displayed):
