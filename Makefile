@@ -27,9 +27,10 @@ help:
 lab: $(READY)
 	$(LAB) $(PY) -m jupyterlab $(ROOT) lessons --LabApp.default_url=/lab/tree/README.md $(ARGS)
 
-# the few long tests come first, so that the short ones fill the gaps
+# the few long tests come first, the short ones fill the gaps: whoever is free takes the next
 test: check
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_lesson_runs.py tests -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_lesson_runs.py tests \
+	    -n auto --dist load --maxschedchunk 1 $(ARGS)
 
 check: $(READY)
 	$(PY) -m ruff format --check .

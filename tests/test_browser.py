@@ -6,7 +6,6 @@ Pictures of what the browser saw are left in build/shots/.
 import base64
 import os
 import re
-import shutil
 import signal
 import textwrap
 from pathlib import Path
@@ -20,7 +19,7 @@ from didiff.notebook import stills
 from didiff.notebook.frames import Frame
 from didiff.notebook.pictures import png
 from lessons.source import build
-from tests import labdrive
+from tests import colab, labdrive, slices
 
 ROOT = Path(__file__).parents[1]
 LESSONS = ("07_samplers", "11_classifier_free_guidance")
@@ -154,11 +153,20 @@ def shots():
     return path
 
 
+def sliders_of(lesson: str) -> nbformat.NotebookNode:
+    """The cells of a lesson that show a slider, with those that they need."""
+    (source,) = build.sources(lesson)
+    cells = colab.code_of(build.read(source))
+    shown = [number for number, code in enumerate(cells) if colab.SHOWS_A_SLIDER in code]
+    chosen = [nbformat.v4.new_code_cell(cells[k]) for k in slices.needed(cells, shown)]
+    return nbformat.v4.new_notebook(cells=chosen, metadata=build.METADATA)
+
+
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_every_slider_of_a_lesson_moves_its_picture_and_its_readout(
     lesson, browser, server, folder, shots
 ):
-    shutil.copy(ROOT / "lessons" / f"{lesson}.ipynb", folder)  # JupyterLab saves what it opens
+    nbformat.write(sliders_of(lesson), folder / f"{lesson}.ipynb")
     faults = labdrive.visit(browser, server, f"{lesson}.ipynb", shots)
     assert not faults, "\n".join(faults)
 

@@ -266,6 +266,9 @@ def test_what_a_network_says_in_low_precision_is_solved_in_the_precision_of_x(ta
 def test_quick_is_the_same_network_in_low_precision_where_the_processor_has_it(monkeypatch):
     slow = Denoiser(Tiny(2), "eps", 0.7)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    monkeypatch.setenv("DIDIFF_QUICK", "0")  # switched off
+    assert quick(slow) is slow
+    monkeypatch.delenv("DIDIFF_QUICK")
     assert quick(slow).training
     slow.eval()
     for able in ({}, {"avx512_bf16": False, "amx_bf16": False}):

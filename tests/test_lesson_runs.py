@@ -29,7 +29,8 @@ def ran(notebook: nbformat.NotebookNode, monkeypatch) -> nbformat.NotebookNode:
     return build.run(notebook, PYTHONPATH=path, OMP_NUM_THREADS="1")
 
 
-@pytest.mark.parametrize("lesson", [source.stem for source in build.sources()])
+# the later a lesson the longer it takes, and what takes long is best begun first
+@pytest.mark.parametrize("lesson", [source.stem for source in reversed(build.sources())])
 def test_a_lesson_runs_and_its_sliders_draw_over_their_whole_grid(lesson, monkeypatch):
     (source,) = build.sources(lesson)
     ran(build.build(source), monkeypatch)
