@@ -39,7 +39,7 @@ check: $(READY)
 	printf '%s\n' $(ENDS) | xargs -P 2 -I% $(PY) -m mypy --python-version %
 
 fast: $(READY)
-	$(PY) -m pytest tests -m "not slow and not browser" -n auto $(ARGS)
+	$(PY) -m pytest tests -m "not slow and not browser" --ignore tests/test_browser.py -n auto $(ARGS)
 
 lessons: $(READY)
 	$(PY) -m lessons.source.build $(ONLY)
