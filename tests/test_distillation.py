@@ -9,7 +9,7 @@ from worlds import MIXTURES, SCHEDULES, points
 
 from didiff import Denoiser, Prediction, guidance
 from didiff.networks import MLP, UNet
-from didiff.training import recipes
+from didiff.training import recipes, weights
 from didiff.training.distillation import distilling
 
 RING, T400 = MIXTURES["ring"], SCHEDULES["linear"].at(400)
@@ -112,3 +112,15 @@ def test_a_model_is_guided_in_the_way_it_has_learnt():
         denoiser = Denoiser(Counting(**SMALL, guided=guided))
         recipes.guidance_of(denoiser)(denoiser, y, 2.0)(x, t)
     assert calls == [(6, None), (3, [2.0])]
+
+
+def test_the_shipped_student_draws_what_its_teacher_draws_and_at_no_other_scale():
+    y = torch.arange(20) % 10
+    student, teacher = weights.load("mnist_guided"), weights.load("mnist")
+    drawn = recipes.sample(student, y, 2.0, steps=4)
+    apart = {
+        omega: (drawn - recipes.sample(teacher, y, omega, steps=4)).abs().mean().item()
+        for omega in (0.0, 1.0, 2.0, 5.0)
+    }
+    assert min(apart, key=apart.get) == 2.0
+    assert apart[2.0] < 0.5 * min(apart[1.0], apart[5.0])
