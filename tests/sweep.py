@@ -6,6 +6,7 @@ over_all()  # after the last: raises AssertionError for a place where one does n
 
 import contextlib
 import itertools
+import random
 from collections.abc import Iterator
 from unittest import mock
 
@@ -17,6 +18,7 @@ from didiff.notebook import widgets
 from didiff.notebook.widgets import Explorer, Frame
 
 PNG = b"\x89PNG"
+CORNERS = 16  # of six controls there are 64, and each is a picture
 
 
 SHOWN: list[Explorer] = []
@@ -54,11 +56,12 @@ def frame(explorer: Explorer, values: dict) -> Frame:
 
 
 def everywhere(explorer: Explorer) -> list[dict]:
-    """Each control over its whole grid while the others rest, and every corner of all of them."""
+    """Each control over its whole grid while the others rest, and up to CORNERS of all corners."""
     rest, grids = explorer.values, choices(explorer)
     along = [rest | {name: value} for name, grid in grids.items() for value in grid]
-    corners = itertools.product(*((grid[0], grid[-1]) for grid in grids.values()))
-    return along + [dict(zip(grids, corner, strict=True)) for corner in corners]
+    corners = list(itertools.product(*((grid[0], grid[-1]) for grid in grids.values())))
+    drawn = random.Random(0).sample(corners, min(CORNERS, len(corners)))
+    return along + [dict(zip(grids, corner, strict=True)) for corner in drawn]
 
 
 def ends(explorer: Explorer) -> list[dict]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from didiff import ddim, grid, guidance, initial_noise, last
+from didiff import ddim, grid, initial_noise, last
 from didiff.denoiser import quick
 from didiff.notebook.playground import Counted, Playground
 from didiff.training import recipes, weights
@@ -96,7 +96,7 @@ def guided_walk(denoiser) -> torch.Tensor:
     y, levels = torch.arange(IMAGES) % 10, grid(recipes.SCHEDULE, STEPS)
     chance = torch.Generator().manual_seed(0)
     noise = initial_noise((IMAGES, *denoiser.net.shape), levels[0], chance, torch.float32)
-    return last(ddim(guidance.classifier_free(denoiser, y, 3.0), noise, levels))
+    return last(ddim(recipes.guidance_of(denoiser)(denoiser, y, 3.0), noise, levels))
 
 
 def median_time(work: Callable[[], object], runs: int = RUNS) -> float:
