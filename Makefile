@@ -29,7 +29,7 @@ lab: $(READY)
 
 # the few long tests come first, the short ones fill the gaps: whoever is free takes the next
 test: check
-	OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_lesson_runs.py tests \
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_lesson_runs.py tests/test_browser.py tests/test_start.py tests \
 	    -n auto --dist load --maxschedchunk 1 $(ARGS)
 
 check: $(READY)

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 
 from didiff.networks import ConvNet, UNet
 from didiff.notebook import widgets
+from didiff.notebook.frames import played
 from didiff.notebook.widgets import Explorer, Frame
 
 PNG = b"\x89PNG"
-CORNERS = 16  # of six controls there are 64, and each is a picture
+CORNERS = 8  # of six controls there are 64, and each is a picture
 
 
 SHOWN: list[Explorer] = []
@@ -49,7 +50,7 @@ def over_all() -> None:
 
 def frame(explorer: Explorer, values: dict) -> Frame:
     """The last frame at these values, all frames looked at."""
-    frames = list(explorer.frames(**values))
+    frames = list(played(explorer.frames(**values)))
     assert all(one.picture.startswith(PNG) for one in frames), values
     assert frames[-1].readout.strip(), values
     return frames[-1]

@@ -6,9 +6,14 @@ Each runs once, in a fresh kernel as a reader's does; `tests.sweep` moves the sl
 import os
 
 import nbformat
+import numpy as np
 import pytest
+from nbclient.exceptions import CellExecutionError
 
+from didiff.notebook.pictures import png
+from didiff.notebook.widgets import Explorer, Frame, slider
 from lessons.source import build
+from tests import sweep
 
 # What a lesson warns of is told by its stored notebook, not here.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -36,31 +41,33 @@ def test_a_lesson_runs_and_its_sliders_draw_over_their_whole_grid(lesson, monkey
     ran(build.build(source), monkeypatch)
 
 
-EXPLORER = """\
-from didiff.notebook.pictures import png
-from didiff.notebook.widgets import Explorer, Frame, slider
-import numpy as np
+def test_a_check_that_fails_ends_the_run(monkeypatch):
+    notebook = nbformat.v4.new_notebook(cells=[cell("assert 1 == 2")], metadata=build.METADATA)
+    with pytest.raises(CellExecutionError, match="assert 1 == 2"):
+        ran(notebook, monkeypatch)
 
-def frames(grey):
-    yield Frame({picture}, {readout})
 
-Explorer(frames, {{"grey": slider("grey", 0, 9, value=3)}}).show(alt="grey", still_over="grey")"""
-PICTURE, READOUT = "png(np.full((4, 4), grey, np.uint8))", "f'grey {grey}'"
+def grey(level: int) -> bytes:
+    return png(np.full((4, 4), level, np.uint8))
 
 
 @pytest.mark.parametrize(
-    ("code", "complaint"),
+    ("frame", "complaint"),
     [
-        (EXPLORER.format(picture=PICTURE, readout="'grey'"), "the readout never changes"),
-        (EXPLORER.format(picture="png(np.zeros((4, 4), np.uint8))", readout=READOUT), "picture"),
-        (EXPLORER.format(picture=PICTURE, readout=f"{READOUT} * (grey < 9)"), "'grey': 9"),
-        ("x = 1", "no slider in the whole lesson"),
-        (EXPLORER.format(picture=PICTURE, readout=READOUT) + "; assert 1 == 2", "assert 1 == 2"),
+        (lambda level: Frame(grey(level), "grey"), "the readout never changes"),
+        (lambda level: Frame(grey(0), f"grey {level}"), "the picture never changes"),
+        (lambda level: Frame(grey(level), f"grey {level}" * (level < 9)), "'level': 9"),
+        (lambda level: Frame(grey(level)[:-4] * (level > 0), f"grey {level}"), "'level': 0"),
     ],
 )
-def test_a_sweep_sees_a_slider_that_moves_nothing_and_a_check_that_fails(
-    code, complaint, monkeypatch
-):
-    notebook = nbformat.v4.new_notebook(cells=[cell(code)], metadata=build.METADATA)
-    with pytest.raises(Exception, match=complaint):
-        ran(notebook, monkeypatch)
+def test_a_sweep_sees_a_slider_that_moves_nothing_or_draws_nothing(frame, complaint, monkeypatch):
+    explorer = Explorer(frame, {"level": slider("level", 0, 9, value=3)})
+    monkeypatch.setattr(sweep, "SHOWN", [explorer])
+    with pytest.raises(AssertionError, match=complaint):
+        sweep.over_all()
+
+
+def test_a_lesson_without_a_slider_is_noticed(monkeypatch):
+    monkeypatch.setattr(sweep, "SHOWN", [])
+    with pytest.raises(AssertionError, match="no slider in the whole lesson"):
+        sweep.over_all()
