@@ -96,10 +96,8 @@ def fit(
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     supply, stepper = Supply(batches), optimiser(denoiser.parameters())
     parts = {"supply": supply, "optimiser": stepper, "model": denoiser, "ema": average}
-    told, rates = (
-        settings(denoiser, stepper, ema=ema, clip=clip),
-        Rates(lr, steps, warmup, cooldown),
-    )
+    told = settings(denoiser, stepper, ema=ema, clip=clip)
+    rates = Rates(lr, steps, warmup, cooldown)
     path = Path(checkpoint) if checkpoint else None
     held = restore(path, parts, told, rates) if path and path.exists() else None
 
