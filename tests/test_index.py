@@ -1,6 +1,5 @@
 """Laws of the index: it knows every row of the lectures, misses no cell, and is the one stored."""
 
-import functools
 import re
 
 import nbformat
@@ -11,7 +10,6 @@ from lessons.source import build, index
 # The rows of each deck, the errata and the traps are numbered 1 to this.
 NUMBERED = {"L6": 75, "L19": 53, "DS": 80, "L22": 55, "E": 75, "T": 34}
 IDS = {f"{kind}-{n:02}" for kind, last in NUMBERED.items() for n in range(1, last + 1)}
-built = functools.cache(build.build)
 WRITTEN = pytest.mark.parametrize("lesson", [source.stem for source in build.sources()])
 
 
@@ -73,7 +71,7 @@ def test_every_row_of_a_lecture_is_run_or_told_where_its_lesson_says(lesson, pag
 @WRITTEN
 def test_the_title_in_the_index_is_the_one_on_the_lesson(lesson):
     (source,) = build.sources(lesson)
-    headings = re.search(r"^# (\d\d)[ ·]+(.+)$", build.read(source).cells[0].source, re.MULTILINE)
+    headings = re.search(r"^# (\d\d)[ ·]+(.+)$", index.built(source).cells[0].source, re.MULTILINE)
     assert headings.groups() == (lesson[:2], index.LESSONS[lesson]["title"])
 
 
@@ -97,7 +95,9 @@ def test_every_row_stands_in_the_index_once_with_a_cell_or_the_lesson_to_come(pa
 
 
 def test_every_link_leads_to_a_notebook_and_to_a_cell_of_it(page):
-    cells = {source.stem: {cell.id for cell in built(source).cells} for source in build.sources()}
+    cells = {
+        source.stem: {cell.id for cell in index.built(source).cells} for source in build.sources()
+    }
     pictures = re.findall(r"!\[.+?\]\((.+?)\)", page)
     assert pictures
     assert all((build.LESSONS / picture).is_file() for picture in pictures)
@@ -112,7 +112,7 @@ def test_every_slider_is_one_click_away(page):
     shown = {
         (source.stem, cell.id)
         for source in build.sources()
-        for cell in built(source).cells
+        for cell in index.built(source).cells
         if cell.cell_type == "code" and re.search(r"\.show\([^)]*still_over=", cell.source, re.S)
     }
     rows = [line for line in page.splitlines() if re.match(r"\| \[\d\d .*\d s \|$", line)]

@@ -1,6 +1,7 @@
 """Laws of the repository: rooms, sizes, and the files that describe the environment in step."""
 
 import ast
+import functools
 import graphlib
 import io
 import itertools
@@ -80,6 +81,18 @@ def functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in body if isinstance(node, ast.FunctionDef)]
 
 
+@functools.cache
+def lines_of_code(source: str) -> set[int]:
+    """The numbers of the lines that hold code: no blank ones or comments."""
+    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    return {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in silent
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+
+
 def code_lines(source: str, node: ast.FunctionDef) -> int:
     """Lines of a function that hold code: no blank ones, comments or docstrings."""
     docstrings = [
@@ -88,14 +101,8 @@ def code_lines(source: str, node: ast.FunctionDef) -> int:
         if isinstance(inner, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(inner)
         for line in range(inner.body[0].lineno, inner.body[0].end_lineno + 1)
     ]
-    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
-    lines = {
-        line
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type not in silent
-        for line in range(token.start[0], token.end[0] + 1)
-    }
-    return len(lines & set(range(node.lineno, node.end_lineno + 1)) - set(docstrings))
+    here = set(range(node.lineno, node.end_lineno + 1))
+    return len(lines_of_code(source) & here - set(docstrings))
 
 
 def forwards(node: ast.FunctionDef) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from didiff.notebook import checks
-from lessons.source import build
+from lessons.source import build, index
 
 PREFIX = "twin:"
 
@@ -25,9 +25,8 @@ def python(cell) -> ast.Module:
 def twins(source) -> dict[str, Callable]:
     """The library's dotted name -> the lesson's own function."""
     lesson, found = types.ModuleType(source.stem), {}
-    for cell in build.read(source).cells:
-        if cell.cell_type != "code":
-            continue
+    _install, *cells = (cell for cell in index.built(source).cells if cell.cell_type == "code")
+    for cell in cells:
         tags = cell.metadata.get("tags", [])
         names = [tag.removeprefix(PREFIX) for tag in tags if tag.startswith(PREFIX)]
         tree = python(cell)

@@ -66,6 +66,9 @@ def home() -> dict[str, str]:
 # -- where it is ------------------------------------------------------------------------------
 
 
+built = functools.cache(build.build)
+
+
 @functools.cache
 def places(source: Path) -> tuple[tuple[str | None, Place], ...]:
     """Each cell of a lesson once without a tag, then once for every id it is tagged with."""
@@ -74,7 +77,7 @@ def places(source: Path) -> tuple[tuple[str | None, Place], ...]:
 
 def _places(source: Path) -> Iterator[tuple[str | None, Place]]:
     section, number = "", 0
-    for cell in build.build(source).cells:
+    for cell in built(source).cells:
         number += cell.cell_type == "code"
         if cell.cell_type == "markdown":
             section = [section, *re.findall(r"^## (.+)$", cell.source, re.MULTILINE)][-1]
