@@ -10,7 +10,7 @@ from worlds import MIXTURES, SCHEDULES, points
 from didiff import Denoiser, Prediction, guidance
 from didiff.networks import MLP, UNet
 from didiff.training import recipes, weights
-from didiff.training.distillation import distilling
+from didiff.training.distillation import distilling, random_scales
 
 RING, T400 = MIXTURES["ring"], SCHEDULES["linear"].at(400)
 X, Y = points(RING, 6), torch.arange(6) % 2
@@ -87,6 +87,18 @@ def test_the_loss_of_a_student_is_zero_for_a_perfect_one_and_grows_with_the_scal
         for labels in (y, torch.full_like(y, -1))
     )
     assert with_labels > without + 1e-6  # without a label there is nothing to push towards
+
+
+def test_a_student_is_asked_at_one_a_quarter_of_the_time_and_at_small_scales_more_often():
+    n = 40_000
+    omega = random_scales(n, 10.0)
+    assert 0 <= omega.min() < 0.01
+    assert 9.99 < omega.max() <= 10
+    for below, share in ((1 - 1e-6, 0.1**0.5), (2.5, 0.5), (6.4, 0.8)):  # P(10 u^2 < s)
+        expected = 0.75 * share + 0.25 * (below >= 1)
+        near = 5 * (expected * (1 - expected) / n) ** 0.5  # five standard deviations of a share
+        assert (omega <= below).double().mean().item() == pytest.approx(expected, abs=near)
+    assert (omega == 1).double().mean().item() == pytest.approx(0.25, abs=5 * (0.1875 / n) ** 0.5)
 
 
 def teacher_at_one(teacher):

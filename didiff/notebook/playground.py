@@ -99,7 +99,7 @@ class Playground:
     def __init__(
         self, methods: Mapping[str, Callable], counted: Mapping[str, Counted],
         levels: Callable[[int], list[NoiseLevel]], *, shape: tuple = (1, 28, 28),
-        omega: float = 3.0, steps: int = 8,
+        omega: float = 3.0, steps: int = 7,
     ):  # fmt: skip
         if not methods:
             raise ValueError("a playground needs a method: {name: (y, omega) -> guided denoiser}")

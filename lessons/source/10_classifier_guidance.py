@@ -1176,6 +1176,7 @@ play = Playground(
     {"painter": painter, "critic": critic, "clean critic": naive},
     lambda steps: grid(SCHEDULE, steps, start=0.99),
     omega=1.0,
+    steps=8,
 )
 explorer = play.explorer()
 explorer.show(

@@ -962,6 +962,10 @@ assert of_exact < 1e-6
 # can. And $G$ is a copy of $D$ that was taught to say in one call what classifier-free guidance says in
 # two: ω is one of its inputs (Meng et al. 2023). That saves half the work. The checks below say what each
 # of the two costs.
+#
+# The copy is not exact. At ω = 0 it should ignore the label. Yet 17 % of its digits are read as the one
+# asked for, where its teacher's are in 10 %, as chance would have it (2,000 images in seven steps,
+# `make bench ONLY=mnist_slider_quality`).
 
 # %% tags=["setup"]
 torch.set_num_threads(cores)  # these networks are large enough to share the work
@@ -1018,7 +1022,7 @@ for method, omega in ((name, w) for name in pushes for w in (1.0, 2.0, 4.0)):
     explorer["method"].value, explorer["omega"].value = method, omega
     explorer.wait()
     print(f"ω = {omega:g}, {method}: {explorer.readout}")
-assert explorer.readout.endswith("8 denoiser + 8 classifier")
+assert explorer.readout.endswith("7 denoiser + 7 classifier")
 explorer["method"].value, explorer["omega"].value = "classifier-free in one call", 2.0
 
 # %% [markdown] tags=["play"]
@@ -1030,7 +1034,7 @@ mnist.trajectory().show(
     alt="Eight digits on their way. Above: pure noise out of which digits come forward. Below: the "
     "expected digits, blurred but readable from the first step on, then sharp",
     still_over="stop",
-    values=list(range(9)),
+    values=list(range(8)),
 )
 
 # %% tags=["play", "check"]

@@ -51,7 +51,7 @@ def mnist_shipped() -> Iterator[Row]:
 
 @benchmark
 def mnist_slider_quality() -> Iterator[Row]:
-    """2,000 images as the sliders show them first, in eight steps of one call, and as their teacher
+    """2,000 images as the sliders show them first, in seven steps of one call, and as their teacher
     makes them of the same noise.
 
     moved: how far a pixel is from the teacher's, on average; from black to white it is 2.
@@ -59,7 +59,7 @@ def mnist_slider_quality() -> Iterator[Row]:
     y = torch.arange(2000) * 10 // 2000
     student, teacher = weights.load("mnist_guided"), weights.load("mnist")
     for omega in (0, 1, 2, 4, 8):
-        ours, theirs = (recipes.sample(d, y, omega, steps=8) for d in (student, teacher))
+        ours, theirs = (recipes.sample(d, y, omega, steps=7) for d in (student, teacher))
         share = metrics.recognised(ours, y)
         name, goal = f"mnist_slider_recognised_omega{omega}", MNIST_SLIDER.get(omega)
         yield Row(name, share, "") if goal is None else at_least(name, share, goal, "")
