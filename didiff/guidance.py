@@ -15,10 +15,13 @@ from .process import NoiseLevel, Prediction, check_signal, floats, from_eps, fro
 
 
 def condition(denoiser, y):
-    """The conditional denoiser at y: an integer for all samples, (B,), or None for no condition."""
+    """The conditional denoiser at y: an integer for all samples, (B,), or None for no condition.
+
+    Samples of P parts have a label of each: y (B, P), or (1, P) for all; so in all of this module.
+    """
 
     def conditioned(x: Tensor, t: NoiseLevel) -> Prediction:
-        return denoiser(x, t, y if y is None else as_labels(y, x))
+        return denoiser(x, t, y if y is None else _told(y, x))
 
     return conditioned
 
@@ -35,8 +38,8 @@ def classifier_free(denoiser, y, omega, negative=NO_LABEL):
     _check_omega(omega)
 
     def guided(x: Tensor, t: NoiseLevel, omega: Tensor) -> Prediction:
-        labels = torch.cat([as_labels(of, x) for of in (negative, y)])
-        both = denoiser(torch.cat([x, x]), _for_both(t.like(x)), labels)
+        labels = _alike(_told(negative, x), _told(y, x))
+        both = denoiser(torch.cat([x, x]), _for_both(t.like(x)), torch.cat(labels))
         return Prediction(*(u + omega * (c - u) for u, c in (half.chunk(2) for half in both)))
 
     return lambda x, t: guided(x, t, per_sample(omega, x, "omega"))
@@ -54,9 +57,22 @@ def learned(denoiser, y, omega):
 
     def guided(x: Tensor, t: NoiseLevel) -> Prediction:
         scale = per_sample(omega, x, "omega").flatten().to(x).expand(len(x))
-        return denoiser(x, t, as_labels(y, x), scale)
+        return denoiser(x, t, _told(y, x), scale)
 
     return guided
+
+
+def _told(y, x: Tensor) -> Tensor:
+    """`as_labels`, (B,), or for samples of P parts a label of each, (B, P), from (1, P) for all."""
+    y = torch.as_tensor(y, device=x.device)
+    return torch.stack([as_labels(part, x) for part in y.T], 1) if y.ndim == 2 else as_labels(y, x)
+
+
+def _alike(*labels: Tensor) -> tuple[Tensor, ...]:
+    """A label for a whole sample stands for each of its parts, where others name parts."""
+    if all(y.ndim == 1 for y in labels):
+        return labels
+    return torch.broadcast_tensors(*(y if y.ndim == 2 else y[:, None] for y in labels))
 
 
 def _for_both(t: NoiseLevel) -> NoiseLevel:

@@ -87,7 +87,7 @@ def mnist(split: str = "train") -> tuple[Tensor, Tensor]:
         ) from None  # each reason stands in the message, and the libraries' chains are long
     x = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28)
     y = np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
-    return _scaled(x), torch.from_numpy(y)
+    return scaled(x), torch.from_numpy(y)
 
 
 def _original(name: str) -> bytes:
@@ -154,7 +154,7 @@ def from_npz(path: str | Path) -> tuple[Tensor, Tensor]:
     if fault := _image_fault(x) or _label_fault(y, len(x)):
         raise ValueError(f"{path}: {fault}")
     x = x[..., None] if x.ndim == 3 else x
-    return _scaled(x.transpose(0, 3, 1, 2)), torch.from_numpy(y.astype(np.int64))
+    return scaled(x.transpose(0, 3, 1, 2)), torch.from_numpy(y.astype(np.int64))
 
 
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +188,7 @@ def _label_fault(y: np.ndarray, samples: int) -> str:
     return ""
 
 
-def _scaled(pixels: np.ndarray) -> Tensor:
+def scaled(pixels: np.ndarray) -> Tensor:
     """Pixels 0..255 as float32 in [-1, 1]."""
     return torch.from_numpy(pixels.astype(np.float32, order="C")).div_(127.5).sub_(1)
 

@@ -1,6 +1,7 @@
 """What all networks share: a vector that tells every block the noise and the class of its input."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,27 +17,36 @@ class Embedding(nn.Module):
     a row with class 0 would teach the network that zeros look like everything (T-18). With
     guided = True it is told a guidance scale omega (B,) as well; omega = None means 1.
 
-    y: integers (B,), or one for all. Raises ValueError for labels of another batch size, of
-    another type, or outside -1..classes-1, and for an omega that it has not learnt.
+    classes: how many there are, or (P,) numbers for samples of P parts, each with a label of its
+    own: their rows add up. y: integers (B,), or one for all; of parts (B, P), or (1, P) for all.
+    Raises ValueError for labels of another shape or type, or outside -1..classes-1, and for an
+    omega that it has not learnt.
     Source: Vaswani et al. 2017, sec. 3.5 for the sinusoids; L6-17, L6-26, L6-27.
     """
 
-    def __init__(self, width: int, classes: int = 0, frequencies: int = 32, guided: bool = False):
+    def __init__(
+        self, width: int, classes: int | Sequence[int] = 0, frequencies: int = 32,
+        guided: bool = False,
+    ):  # fmt: skip
         super().__init__()
+        self.classes = (classes,) if isinstance(classes, int) else tuple(classes)
+        rows = torch.tensor([count + 1 for count in self.classes])
+        self.first_row = nn.Buffer(rows.cumsum(0) - rows + 1, persistent=False)
         # the fastest sinusoid turns within 0.002 of the clock, the finest levels samplers visit
         exponents = torch.linspace(0, math.log(1000), frequencies)
         self.frequency = nn.Buffer(math.pi * exponents.exp(), persistent=False)
         self.time = nn.Sequential(
             nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.label = nn.Embedding(classes + 1, width)
+        self.label = nn.Embedding(int(rows.sum()), width)
         self.scale = _scale(width) if guided else None
 
     def forward(
         self, clock: Tensor, y: Tensor | None = None, omega: Tensor | None = None
     ) -> Tensor:
         angle = clock[:, None] * self.frequency
-        told = self.time(torch.cat([angle.cos(), angle.sin()], 1)) + self.label(self._row(clock, y))
+        told = self.time(torch.cat([angle.cos(), angle.sin()], 1))
+        told = told + self.label(self._rows(clock, y)).sum(1)
         if self.scale is not None:
             omega = torch.ones_like(clock) if omega is None else omega
             told = told + self.scale(omega[:, None] / USUAL_OMEGA)
@@ -46,20 +56,28 @@ class Embedding(nn.Module):
             )
         return F.silu(told)
 
-    def _row(self, clock: Tensor, y) -> Tensor:
-        if y is None:
-            return torch.zeros(len(clock), dtype=torch.long, device=clock.device)
-        y = torch.as_tensor(y, device=clock.device)
+    def _rows(self, clock: Tensor, y) -> Tensor:
+        """The row of the table for each part of each sample, (B, P)."""
+        parts = len(self.classes)
+        y = torch.as_tensor([[-1] * parts] if y is None else y, device=clock.device)
         if y.is_floating_point():
             raise ValueError(f"labels of type {y.dtype}: give integers, and -1 for none")
-        if y.shape not in ((), clock.shape):
-            raise ValueError(f"labels of shape {tuple(y.shape)} for a batch of {len(clock)}")
-        y, classes = y.long().expand(len(clock)), self.label.num_embeddings - 1
+        plain = parts == 1 and y.shape in ((), clock.shape)
+        if not plain and y.shape not in ((1, parts), (len(clock), parts)):
+            of = f" of {parts} parts" if parts > 1 else ""
+            raise ValueError(f"labels of shape {tuple(y.shape)} for a batch of {len(clock)}{of}")
+        y = y.long().reshape(-1, parts).expand(len(clock), parts)
         # looking at the values of a GPU tensor would make every call wait for it
-        if y.device.type == "cpu" and ((y < -1) | (y >= classes)).any():
-            known = f"0..{classes - 1}, and -1 for none" if classes else "none (classes = 0)"
-            raise ValueError(f"labels {y.min()}..{y.max()}: this network knows {known}")
-        return y + 1
+        if y.device.type == "cpu":
+            for label, classes in zip(y.T, self.classes, strict=True):
+                _check(label, classes)
+        return y + self.first_row
+
+
+def _check(label: Tensor, classes: int) -> None:
+    if ((label < -1) | (label >= classes)).any():
+        known = f"0..{classes - 1}, and -1 for none" if classes else "none (classes = 0)"
+        raise ValueError(f"labels {label.min()}..{label.max()}: this network knows {known}")
 
 
 def _scale(width: int) -> nn.Module:

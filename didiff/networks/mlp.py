@@ -1,6 +1,7 @@
 """A residual multilayer perceptron, for points and for very small images."""
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,14 +12,15 @@ from .embedding import Embedding, check_shape
 class MLP(nn.Module):
     """x (B, *shape), clock (B,), y (B,) or None -> (B, *shape), through `depth` residual layers.
 
+    classes: of the labels, or of each of several parts, see `Embedding`.
     guided = True: it is told a guidance scale omega (B,) as well, see `guidance.learned`.
     The embedding of clock and label enters *inside* every block, before its nonlinearity (E-04).
     Raises ValueError for x of another shape, or labels it does not know.
     """
 
     def __init__(
-        self, shape: tuple = (2,), width: int = 128, depth: int = 4, classes: int = 0,
-        guided: bool = False,
+        self, shape: tuple = (2,), width: int = 128, depth: int = 4,
+        classes: int | Sequence[int] = 0, guided: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.shape, self.guided = tuple(shape), guided

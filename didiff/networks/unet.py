@@ -1,5 +1,6 @@
 """A U-Net small enough for a laptop: few operations, each of them large."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -16,6 +17,7 @@ class UNet(nn.Module):
     pixels that enter as one position with patch**2 times the channels: a 28x28 image is seen as
     14x14, a quarter of the work at the finest level. attention: at the coarsest level, where it is
     cheap. skips=False cuts the bridges from the way down to the way up, to see what they do.
+    classes: of the labels, or of each of several parts, see `Embedding`.
     guided=True: it is told a guidance scale omega (B,) as well, see `guidance.learned`.
 
     Raises ValueError for a side that cannot be halved that often, channels that do not make four
@@ -25,8 +27,9 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple = (1, 28, 28), channels: tuple = (48, 96), classes: int = 0,
-        patch: int = 2, attention: bool = True, skips: bool = True, guided: bool = False,
+        self, shape: tuple = (1, 28, 28), channels: tuple = (48, 96),
+        classes: int | Sequence[int] = 0, patch: int = 2, attention: bool = True,
+        skips: bool = True, guided: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.shape, self.skips, self.guided = tuple(shape), skips, guided
