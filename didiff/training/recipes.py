@@ -4,87 +4,23 @@ Lessons write the same lines out; the command line and the benchmarks call them.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import data, guidance
+from .. import data
 from ..classifier import Classifier, cross_entropy
-from ..data.files import sha256
 from ..denoiser import Denoiser, loss
-from ..mixtures import as_labels
-from ..process import NoiseLevel, Prediction, add_noise
-from ..samplers import ddim, initial_noise, last
-from ..schedules import DDPMSchedule, cosine, grid
-from . import metrics
+from ..process import add_noise
+from . import garden, metrics
 from .distillation import distilling
 from .loop import Progress, drop_labels, fit, random_steps
 from .optimiser import Muon
+from .run import PLAIN, SCHEDULE, Recipe, Run, card_of, guidance_of, sample
 from .weights import build, load
 
-
-class Run(NamedTuple):
-    """How a run is carried out, which changes its duration and hardly its result.
-
-    checkpoint: a file to keep its state in, and to go on from. dtype: the precision of the network.
-    """
-
-    checkpoint: Path | None = None
-    dtype: torch.dtype | None = None
-
-
-PLAIN = Run()
-
-
-class Recipe(NamedTuple):
-    """A model that is kept: how to train and to judge it, and what its card says of its making."""
-
-    train: Callable[[int, int, Run], Iterator[Progress]]  # (steps, seed, run)
-    steps: int
-    quality: Callable[[Any], dict]
-    card: Callable[[], dict]
-
-
-SCHEDULE = DDPMSchedule(1000, cosine)
-"""What all models of images are taught on."""
-
-
-def sample(
-    denoiser, y: Tensor, omega: float, steps: int = 20, seed: int = 0, eta: float = 0.0
-) -> Tensor:
-    """Guided images of the classes y (B,), (B, *shape), by DDIM from pure noise of that seed.
-
-    The shape is that of the denoiser's network. eta: share of the noise redrawn, in 0..1. The
-    images are made on the CPU, and are nearly the same wherever the network is.
-    """
-    levels, generator, y = grid(SCHEDULE, steps), torch.Generator().manual_seed(seed), as_labels(y)
-    noise = initial_noise((len(y), *denoiser.net.shape), levels[0], generator, torch.float32)
-    near, guided = _from_cpu(denoiser), guidance_of(denoiser)
-    walks = (
-        ddim(guided(near, labels, omega), part, levels, eta, generator)
-        for part, labels in zip(noise.split(metrics.AT_ONCE), y.split(metrics.AT_ONCE), strict=True)
-    )
-    return torch.cat([last(walk) for walk in walks])
-
-
-def guidance_of(denoiser) -> Callable:
-    """How a model is guided: `learned`, in one call, if it was taught omega, else in two."""
-    taught = getattr(denoiser.net, "guided", False)
-    return guidance.learned if taught else guidance.classifier_free
-
-
-def _from_cpu(denoiser) -> Callable:
-    """The denoiser for points on the CPU, wherever its own weights are."""
-    device = metrics.device_of(denoiser)
-
-    def asked(x: Tensor, t: NoiseLevel, *told: Tensor) -> Prediction:
-        x0, eps = denoiser(x.to(device), t, *(value.to(device) for value in told))
-        return Prediction(x0.cpu(), eps.cpu())
-
-    return asked
+__all__ = ["PLAIN", "RECIPES", "SCHEDULE", "Recipe", "Run", "guidance_of", "sample"]  # and models
 
 
 # --- digits --------------------------------------------------------------------------------------
@@ -135,20 +71,11 @@ def images_quality(denoiser, omegas=(1, 3), n: int = 1000, measures=SEEN, eta: f
 
 def digits_card() -> dict:
     """Data, network and schedule of the digits, as the card of the weights tells them."""
-    return _card(
+    return card_of(
         DIGITS_NETWORK,
         "the training half of scikit-learn's digits, didiff.data.digits('train')",
         *data.digits("train"),
     )
-
-
-def _card(network: dict, dataset: str, x: Tensor, y: Tensor) -> dict:
-    return {
-        "architecture": network,
-        "dataset": dataset,
-        "dataset_sha256": sha256(x.numpy().tobytes() + y.numpy().tobytes()),
-        "schedule": "DDPMSchedule(1000, cosine)",
-    }
 
 
 # --- MNIST ---------------------------------------------------------------------------------------
@@ -307,13 +234,13 @@ def judge_quality(judge: Classifier) -> dict:
 
 def _mnist_card(network: dict) -> Callable[[], dict]:
     told = "MNIST's 60,000 training images, didiff.data.mnist('train')"
-    return lambda: _card(network, told, *data.mnist("train"))
+    return lambda: card_of(network, told, *data.mnist("train"))
 
 
-RECIPES = {
+RECIPES = garden.RECIPES | {
     "digits": Recipe(digits, 4000, images_quality, digits_card),
     "mnist": Recipe(mnist, 28000, mnist_quality, _mnist_card(MNIST_NETWORK)),
-    "mnist_guided": Recipe(mnist_guided, 4000, mnist_quality, _mnist_card(GUIDED_NETWORK)),
+    "mnist_guided": Recipe(mnist_guided, 8000, mnist_quality, _mnist_card(GUIDED_NETWORK)),
     "mnist_classifier": Recipe(
         mnist_classifier, 4000, classifier_quality, _mnist_card(CLASSIFIER_NETWORK)
     ),
