@@ -1,4 +1,4 @@
-"""Laws of the garden: parts and pictures belong together, words are exact."""
+"""Laws of the garden: parts and pictures belong together, words are exact, models are judged."""
 
 import hashlib
 import itertools
@@ -10,10 +10,11 @@ import pytest
 import torch
 from worlds import SCHEDULES
 
-from didiff import data, guidance
+from didiff import Denoiser, Prediction, data, guidance
 from didiff.data import PLANT_PARTS, plants, sprouts
 from didiff.networks import MLP, UNet
-from didiff.training import drop_labels
+from didiff.training import drop_labels, recipes, weights
+from didiff.training import garden as models
 
 SIZES = [len(names) for names in PLANT_PARTS.values()]
 CARD = json.loads(plants.FILE.with_suffix(".json").read_text())
@@ -243,3 +244,102 @@ def test_all_labels_of_a_sample_are_dropped_together():
     assert dropped[:, 0].double().mean().item() == pytest.approx(
         0.25, abs=5 * (0.1875 / 4000) ** 0.5
     )
+
+
+# -- models -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def little_garden(monkeypatch):
+    """The first plants of each half, and which halves were asked for."""
+    halves, asked = {s: tuple(v[:96] for v in data.garden(s)) for s in plants.SPLITS}, []
+    monkeypatch.setattr(models.data, "garden", lambda split: asked.append(split) or halves[split])
+    return SimpleNamespace(asked=asked, test=halves["test"])
+
+
+@pytest.mark.parametrize("name", sorted(models.RECIPES))
+def test_every_recipe_of_the_garden_learns_and_its_weights_come_back(name, little_garden, tmp_path):
+    recipe = recipes.RECIPES[name]
+    _, end = recipe.train(2, 0, recipes.PLAIN)
+    assert end.loss.isfinite()
+    assert end.model.sigma_data == pytest.approx(data.garden("train")[0].std().item(), abs=0.02)
+    assert set(little_garden.asked) == {"train"}
+    card = recipe.card() | dict.fromkeys(("command", "seed", "hardware", "duration_s", "quality"))
+    loaded = weights.load(weights.save(tmp_path / f"{name}.safetensors", end.ema, card))
+    assert all(map(torch.equal, loaded.state_dict().values(), end.ema.state_dict().values()))
+    assert card["architecture"] == weights.read_card(name)["architecture"]
+
+
+def test_of_a_tenth_of_the_plants_nothing_is_said_and_of_others_a_tenth(monkeypatch):
+    handed = {}
+    monkeypatch.setattr(models, "fit", lambda model, losses, *_, **__: handed.update(f=losses))
+    models.garden(1)
+    n, seen = 8000, []
+
+    class Listening:
+        target, sigma_data = "eps", 1.0
+
+        def __call__(self, x, t, y):
+            seen.append(y)
+            return Prediction(x, x)
+
+    handed["f"](Listening(), torch.zeros(n, 1), torch.zeros(n, 9, dtype=torch.long))
+    unsaid = (seen[0] == -1).double()
+    silent = 0.1 + 0.9 * 0.1**9
+    for share, chance, trials in (
+        (unsaid.prod(1).mean(), silent, n),
+        (unsaid[unsaid.prod(1) == 0].mean(), 0.1, 9 * 0.9 * n),
+    ):
+        near = 5 * (chance * (1 - chance) / trials) ** 0.5
+        assert share.item() == pytest.approx(chance, abs=near)
+
+
+def reading(y, wrong=()):
+    """A judge that reads y, but for the parts that are named."""
+    shifted = [k + (part in wrong) for part, k in zip(PLANT_PARTS, y.T, strict=True)]
+    heads = [torch.eye(size)[k % size] for size, k in zip(SIZES, shifted, strict=True)]
+    return SimpleNamespace(class_log_prob=lambda x, t: torch.cat(heads, 1).log())
+
+
+def test_a_part_counts_as_right_where_the_judge_reads_it_so():
+    x, y = (half[:40] for half in data.garden("test"))
+    found = models.right(reading(y, {"pot", "eyes"}), x, y)
+    assert found == {part: float(part not in {"pot", "eyes"}) for part in PLANT_PARTS}
+
+
+def test_plants_are_measured_by_the_parts_that_were_said(monkeypatch):
+    asked, (x, y) = [], (half[:50] for half in data.garden("test"))
+
+    def sample(denoiser, said, omega):
+        asked.append((denoiser.dtype, omega))
+        assert torch.equal(said, y)
+        return x if omega == 2 else torch.zeros_like(x)
+
+    monkeypatch.setattr(models, "sample", sample)
+    found = models.garden_quality(Denoiser(MLP(), "v", 0.5, torch.bfloat16), n=50)
+    assert found.keys() == weights.read_card("garden")["quality"].keys()
+    assert asked == [(None, omega) for omega in (1, 2, 3, 4)]
+    assert set(found["omega_2"].values()) == {1.0}
+    assert found["omega_3"]["plant"] < 0.5
+
+
+def test_the_shipped_judge_reads_real_plants():
+    assert min(weights.read_card("garden_judge")["quality"]["test"].values()) >= 0.99
+    x, y = (half[:100] for half in data.garden("test"))
+    assert min(models.right(models.judge(), x, y).values()) >= 0.97
+
+
+def test_the_shipped_model_draws_what_it_is_told():
+    told = weights.read_card("garden")["quality"]
+    asked = [part for part in PLANT_PARTS if part not in {"pattern", "eyes", "mouth"}]
+    assert max(min(shares[part] for part in asked) for shares in told.values()) >= 0.98
+
+
+@pytest.mark.slow
+def test_the_shipped_card_of_the_garden_tells_what_is_measured_today():
+    n, told = 100, weights.read_card("garden")["quality"]["omega_2"]
+    y = data.garden("test")[1][:n]
+    seen = models.right(models.judge(), recipes.sample(weights.load("garden"), y, 2.0), y)
+    for part, share in told.items():
+        error = (max(share * (1 - share), 1 / n) / n) ** 0.5
+        assert seen[part] == pytest.approx(share, abs=4 * error), part
