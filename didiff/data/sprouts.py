@@ -87,6 +87,22 @@ def _options(parts) -> dict:
     }
 
 
+def card(y: np.ndarray, content: bytes, tools: dict[str, str]) -> dict:
+    """What the stored garden is, how it was made, and whose style it shows."""
+    return {
+        "what": f"{len(y)} potted plants of {SIDE} x {SIDE} pixels: first all pixels, uint8 "
+        f"({len(y)}, {SIDE}, {SIDE}, 3), then all parts, uint8 ({len(y)}, {len(PLANT_PARTS)})",
+        "parts": PLANT_PARTS,
+        "splits": {name: [part.start, part.stop] for name, part in SPLITS.items()},
+        "command": "python -m didiff.data.sprouts",
+        "seed": SEED,
+        "versions": tools,
+        "style": "Sprouts by DiceBear, https://www.dicebear.com",
+        "licence": "CC0 1.0, https://creativecommons.org/publicdomain/zero/1.0/",
+        "content_sha256": sha256(content),
+    }
+
+
 def main() -> None:
     """Writes garden.xz and its card, or says what is missing."""
     from tqdm.auto import tqdm
@@ -102,20 +118,8 @@ def main() -> None:
     strongest = {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 28}
     with written_beside(FILE) as path:
         path.write_bytes(lzma.compress(content, filters=[strongest]))
-    card = {
-        "what": f"{len(y)} potted plants of {SIDE} x {SIDE} pixels: first all pixels, uint8 "
-        f"({len(y)}, {SIDE}, {SIDE}, 3), then all parts, uint8 ({len(y)}, {len(PLANT_PARTS)})",
-        "parts": PLANT_PARTS,
-        "splits": {name: [part.start, part.stop] for name, part in SPLITS.items()},
-        "command": "python -m didiff.data.sprouts",
-        "seed": SEED,
-        "versions": tools,
-        "style": "Sprouts by DiceBear, https://www.dicebear.com",
-        "licence": "CC0 1.0, https://creativecommons.org/publicdomain/zero/1.0/",
-        "content_sha256": sha256(content),
-    }
     with written_beside(FILE.with_suffix(".json")) as path:
-        path.write_text(json.dumps(card, indent=2) + "\n")
+        path.write_text(json.dumps(card(y, content, tools), indent=2) + "\n")
     print(f"{FILE}: {FILE.stat().st_size / 1e6:.1f} MB")
 
 
