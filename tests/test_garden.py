@@ -1,5 +1,6 @@
 """Laws of the garden: parts and pictures belong together, words are exact, models are judged."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -20,6 +21,8 @@ SIZES = [len(names) for names in PLANT_PARTS.values()]
 CARD = json.loads(plants.FILE.with_suffix(".json").read_text())
 COLUMN = {part: k for k, part in enumerate(PLANT_PARTS)}
 
+garden = functools.cache(data.garden)
+
 # typed anew: what these names look like on a screen
 GROUND = {
     "blue": "1d4ed8", "ocean": "0369a1", "violet": "6d28d9", "purple": "a21caf", "red": "be123c",
@@ -31,7 +34,7 @@ GROUND = {
 
 
 def test_the_halves_have_no_plant_in_common_and_the_range_of_pictures():
-    halves = {split: data.garden(split) for split in ("train", "test")}
+    halves = {split: garden(split) for split in ("train", "test")}
     for (x, y), n in zip(halves.values(), (12_000, 1_000), strict=True):
         assert (x.shape, y.shape) == ((n, 3, 32, 32), (n, 9))
         assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
@@ -42,14 +45,14 @@ def test_the_halves_have_no_plant_in_common_and_the_range_of_pictures():
 
 
 def test_a_side_of_32_is_the_mean_of_four_pixels_of_64():
-    (small, y), (large, same) = (data.garden("test", side) for side in (32, 64))
+    (small, y), (large, same) = (garden("test", side) for side in (32, 64))
     assert torch.equal(y, same)
     mean = torch.nn.functional.avg_pool2d(large.double(), 2)
     assert (small - mean).abs().max() < 1e-6
 
 
 def test_every_part_is_drawn_as_often_as_the_others_and_independently():
-    y, n = data.garden("train")[1], 12_000
+    y, n = garden("train")[1], 12_000
     for part, size in zip(PLANT_PARTS, SIZES, strict=True):
         if part != "bloom":
             error = (n / size) ** 0.5  # about the deviation of a count
@@ -65,13 +68,13 @@ def test_every_part_is_drawn_as_often_as_the_others_and_independently():
 
 
 def test_those_plants_bloom_that_have_a_bloom():
-    y = data.garden("train")[1]
+    y = garden("train")[1]
     blooming = torch.tensor([name in plants.BLOOMING for name in PLANT_PARTS["plant"]])
     assert torch.equal(y[:, COLUMN["bloom"]] > 0, blooming[y[:, COLUMN["plant"]]])
 
 
 def test_the_corner_of_a_picture_has_the_colour_that_its_part_names():
-    x, y = data.garden("test", 64)
+    x, y = garden("test", 64)
     colours = [bytes.fromhex(GROUND[name]) for name in PLANT_PARTS["background"]]
     table = torch.tensor([list(colour) for colour in colours]) / 127.5 - 1
     assert (x[:, :, 0, 0] - table[y[:, 0]]).abs().max() < 1e-6
@@ -79,7 +82,7 @@ def test_the_corner_of_a_picture_has_the_colour_that_its_part_names():
 
 @pytest.mark.parametrize("part", [p for p in PLANT_PARTS if p != "bloom"])
 def test_every_name_of_a_part_is_a_picture_of_its_own(part):
-    plain = data.garden("test")[1][0].clone()  # a tulip, so it blooms too
+    plain = garden("test")[1][0].clone()  # a tulip, so it blooms too
     rows = plain.repeat(len(PLANT_PARTS[part]), 1)
     rows[:, COLUMN[part]] = torch.arange(len(rows))
     if part == "plant":
@@ -92,9 +95,9 @@ def test_every_name_of_a_part_is_a_picture_of_its_own(part):
 def test_what_is_stored_is_what_sprouts_draws():
     """Other versions than those on the card may draw other pixels; these are pinned."""
     parts = torch.from_numpy(sprouts.drawn_parts(13_000)).long()
-    y = torch.cat([data.garden(split)[1] for split in ("train", "test")])
+    y = torch.cat([garden(split)[1] for split in ("train", "test")])
     assert torch.equal(y, parts)
-    x, y = data.garden("test", 64)
+    x, y = garden("test", 64)
     for k in (0, 500, 999):
         drawn = torch.tensor(sprouts.draw(y[k].tolist()))
         assert torch.equal(((x[k] + 1) * 127.5).round().byte(), drawn.permute(2, 0, 1))
@@ -105,7 +108,7 @@ def test_the_card_tells_the_truth():
     assert CARD["content_sha256"] == hashlib.sha256(content).hexdigest()
     assert CARD["parts"] == {part: list(names) for part, names in PLANT_PARTS.items()}
     assert {s: slice(*ends) for s, ends in CARD["splits"].items()} == plants.SPLITS
-    y = torch.cat([data.garden(split)[1] for split in plants.SPLITS]).numpy()
+    y = torch.cat([garden(split)[1] for split in plants.SPLITS]).numpy()
     assert json.loads(json.dumps(sprouts.card(y, content, CARD["versions"]))) == CARD
     assert plants.FILE.stat().st_size < 8e6
 
@@ -149,7 +152,7 @@ def test_a_plant_is_told_in_words(said, words):
 
 
 def test_no_two_plants_are_told_alike():
-    y = data.garden("test")[1]
+    y = garden("test")[1]
     assert len({data.caption(row) for row in y}) == len(y.unique(dim=0))
 
 
@@ -253,9 +256,13 @@ def test_all_labels_of_a_sample_are_dropped_together():
 @pytest.fixture
 def little_garden(monkeypatch):
     """The first plants of each half, and which halves were asked for."""
-    halves, asked = {s: tuple(v[:96] for v in data.garden(s)) for s in plants.SPLITS}, []
+    halves, asked = {s: tuple(v[:96] for v in garden(s)) for s in plants.SPLITS}, []
     monkeypatch.setattr(models.data, "garden", lambda split: asked.append(split) or halves[split])
     return SimpleNamespace(asked=asked, test=halves["test"])
+
+
+def test_the_networks_know_how_wide_the_pixels_spread():
+    assert garden("train")[0].std().item() == pytest.approx(models.GARDEN_STD, abs=0.0005)
 
 
 @pytest.mark.parametrize("name", sorted(models.RECIPES))
@@ -263,7 +270,7 @@ def test_every_recipe_of_the_garden_learns_and_its_weights_come_back(name, littl
     recipe = recipes.RECIPES[name]
     _, end = recipe.train(2, 0, recipes.PLAIN)
     assert end.loss.isfinite()
-    assert end.model.sigma_data == pytest.approx(data.garden("train")[0].std().item(), abs=0.02)
+    assert end.model.sigma_data == models.GARDEN_STD
     assert set(little_garden.asked) == {"train"}
     card = recipe.card() | dict.fromkeys(("command", "seed", "hardware", "duration_s", "quality"))
     loaded = weights.load(weights.save(tmp_path / f"{name}.safetensors", end.ema, card))
@@ -271,6 +278,7 @@ def test_every_recipe_of_the_garden_learns_and_its_weights_come_back(name, littl
     assert card["architecture"] == weights.read_card(name)["architecture"]
 
 
+@pytest.mark.usefixtures("little_garden")
 def test_of_a_tenth_of_the_plants_nothing_is_said_and_of_others_a_tenth(monkeypatch):
     handed = {}
     monkeypatch.setattr(models, "fit", lambda model, losses, *_, **__: handed.update(f=losses))
@@ -303,13 +311,13 @@ def reading(y, wrong=()):
 
 
 def test_a_part_counts_as_right_where_the_judge_reads_it_so():
-    x, y = (half[:40] for half in data.garden("test"))
+    x, y = (half[:40] for half in garden("test"))
     found = models.right(reading(y, {"pot", "eyes"}), x, y)
     assert found == {part: float(part not in {"pot", "eyes"}) for part in PLANT_PARTS}
 
 
 def test_plants_are_measured_by_the_parts_that_were_said(monkeypatch):
-    asked, (x, y) = [], (half[:50] for half in data.garden("test"))
+    asked, (x, y) = [], (half[:50] for half in garden("test"))
 
     def sample(denoiser, said, omega):
         asked.append((denoiser.dtype, omega))
@@ -326,7 +334,7 @@ def test_plants_are_measured_by_the_parts_that_were_said(monkeypatch):
 
 def test_the_shipped_judge_reads_real_plants():
     assert min(weights.read_card("garden_judge")["quality"]["test"].values()) >= 0.99
-    x, y = (half[:100] for half in data.garden("test"))
+    x, y = (half[:100] for half in garden("test"))
     assert min(models.right(models.judge(), x, y).values()) >= 0.97
 
 
@@ -339,7 +347,7 @@ def test_the_shipped_model_draws_what_it_is_told():
 @pytest.mark.slow
 def test_the_shipped_card_of_the_garden_tells_what_is_measured_today():
     n, told = 100, weights.read_card("garden")["quality"]["omega_2"]
-    y = data.garden("test")[1][:n]
+    y = garden("test")[1][:n]
     seen = models.right(models.judge(), recipes.sample(weights.load("garden"), y, 2.0), y)
     for part, share in told.items():
         error = (max(share * (1 - share), 1 / n) / n) ** 0.5
