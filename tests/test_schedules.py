@@ -90,9 +90,10 @@ def test_between_the_entries_the_table_is_read_without_a_jump():
     torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-12)
 
 
-def test_the_cosine_table_never_reaches_beta_one():
+def test_the_cosine_table_is_cut_before_a_step_wipes_out_the_signal():
     schedule = DDPMSchedule(1000, cosine)
     assert schedule.beta.max() == 0.999
+    assert cosine(1000, max_beta=0.5).tolist() == schedule.beta.clamp(max=0.5).tolist()
     angle = math.pi / 2 / 1.008
     for k in (1, 500, 999):
         wanted = (math.cos((k / 1000 + 0.008) * angle) / math.cos(0.008 * angle)) ** 2
