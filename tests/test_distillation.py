@@ -89,6 +89,21 @@ def test_the_loss_of_a_student_is_zero_for_a_perfect_one_and_grows_with_the_scal
     assert with_labels > without + 1e-6  # without a label there is nothing to push towards
 
 
+def test_small_scales_are_taught_more_often_and_errors_at_large_ones_count_less():
+    seen = []
+
+    def student(x, t, y, omega):
+        seen.extend([omega, RING(x, t, y).x0 - RING(x, t).x0])
+        return perfect(RING, x, t, y, omega + 1)
+
+    student.target = "x0"
+    losses = distilling(RING, recipes.SCHEDULE, largest=5.0)(student, *RING.sample(4000))
+    omega, push = seen
+    torch.testing.assert_close(losses, push.square().mean(1) / (1 + omega))
+    root = (omega / 5).sqrt().sort().values  # evenly spread from 0 to 1
+    assert (root - torch.linspace(0, 1, 4000)).abs().max() < 0.03
+
+
 def teacher_at_one(teacher):
     """A student that does not listen to omega."""
 
