@@ -481,6 +481,7 @@ def test_a_judge_is_measured_on_all_test_images_and_on_few(monkeypatch):
     n = 4200
     x, y = torch.randn(n, 1, 28, 28), torch.arange(n) % 10
     y[:150:10] = 3  # a mix that is uneven: 405 zeros, of which no hundred more can be made
+    x[y == 3] += 1  # and seen to be: these are like no others
     asked = []
     monkeypatch.setattr(recipes.data, "mnist", lambda split: asked.append(split) or (x, y))
     judge = Known()
