@@ -75,10 +75,12 @@ MUTANTS = [
     (samplers.dpm_solver_2m, "x0 - before.x0", "x0 + before.x0"),
     (samplers.probability_flow, "3 * second", "4 * second"),
     (guidance.classifier, "- omega * t", "+ omega * t"),
+    (guidance.classifier, "- omega * t", "- omega**2 * t"),
     (guidance.classifier, ".sum()", ".mean()"),
     (guidance.classifier, "t.like(x).noise", "t.like(x).noise ** 2"),
     (guidance.classifier_free, "omega * (c - u)", "omega * (u - c)"),
     (guidance.classifier_free, "u + omega", "c + omega"),
+    (guidance.classifier_free, "u + omega", "u + omega**2"),
     (guidance.classifier_free, "(negative, y)", "(y, negative)"),
     (classifier.cross_entropy, "-log_prob", "log_prob"),
     (classifier.cross_entropy, "add_noise(x0, eps, t), t", "x0, t"),
@@ -365,8 +367,11 @@ def test_another_kind_of_function_is_told_in_a_sentence(name, answer, words):
 
 
 def test_an_error_is_told_with_the_students_line_and_without_the_story_of_torch():
-    def fails(x0, eps, t):
+    def stacked(x0, eps):
         return torch.cat([x0, eps[:, :0].reshape(0, 7, 7)])  # this line
+
+    def fails(x0, eps, t):
+        return stacked(x0, eps)  # not the one that asked for it
 
     with pytest.raises(AssertionError, match=r"raises RuntimeError(.|\n)*# this line\)$") as caught:
         checks.twin("didiff.process.add_noise", fails)
