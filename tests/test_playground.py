@@ -318,6 +318,9 @@ def test_what_overflowed_is_drawn_and_told():
     assert end.readout.startswith("2 of 16 images overflowed: take more steps or a smaller ω")
     look = final(play.trajectory().frames(**play.trajectory().values | {"stop": 6}))
     assert "2 of 8 images overflowed" in look.readout
+    for bad in (NAN, torch.inf, -torch.inf):
+        images = torch.zeros(2, *SHAPE).index_fill(0, torch.tensor(1), bad)
+        assert worth(images, labels(0, 2)).startswith("1 of 2 images overflowed")
 
 
 @pytest.mark.parametrize(("view", "moved"), [("explorer", "steps"), ("trajectory", "stop")])
