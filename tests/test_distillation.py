@@ -104,6 +104,15 @@ def test_small_scales_are_taught_more_often_and_errors_at_large_ones_count_less(
     assert (root - torch.linspace(0, 1, 4000)).abs().max() < 0.03
 
 
+def test_a_teacher_learns_nothing():
+    def student(x, t, y, omega):
+        return Prediction(x, x)
+
+    student.target, teacher = "x0", Denoiser(awake(UNet(**SMALL)))
+    x0, y = torch.randn(3, 1, 8, 8), torch.arange(3)
+    assert not distilling(teacher, recipes.SCHEDULE)(student, x0, y).requires_grad
+
+
 def teacher_at_one(teacher):
     """A student that does not listen to omega."""
 

@@ -118,6 +118,12 @@ def test_the_first_weights_depend_on_the_seed_alone(taught, name):
     assert not torch.equal(first, other)
 
 
+def test_a_model_that_learns_to_be_guided_starts_as_its_teacher(taught):
+    first = taught("mnist_guided").model.net.state_dict()
+    teacher = weights.load("mnist").net.state_dict()
+    assert all(torch.equal(first[name], weight) for name, weight in teacher.items())
+
+
 def test_a_recipe_depends_on_its_seed_alone():
     def losses(seed):
         return [p.loss.item() for p in islice(recipes.digits(9, seed), 3)]
