@@ -515,6 +515,13 @@ def test_one_output_holds_the_live_view_the_page_and_the_strip(displayed):
     assert metadata["image/png"]["alt"] == bundle["text/plain"] == "digits <drawn> under guidance"
 
 
+def test_the_picture_is_drawn_before_it_is_displayed(monkeypatch):
+    explorer, seen = Explorer(plain, {"omega": omega_slider()}), []
+    monkeypatch.setattr(widgets, "display", lambda *_, **__: seen.append(explorer.readout))
+    explorer.show(alt="digits", still_over="omega", values=[2.0])
+    assert seen == ["final 1"]
+
+
 def test_the_page_holds_every_frame_its_readout_and_its_name(displayed):
     page = show(displayed, values=[0.0, 1.0, 2.5])[0]["text/html"]
     for value in (0.0, 1.0, 2.5):
