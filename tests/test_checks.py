@@ -43,6 +43,7 @@ MUTANTS = [
     (schedules.linear, "torch.linspace", "1 + 1e-7 * torch.linspace"),
     (schedules.linear, "torch.linspace", "torch.logspace"),
     (sde.wiener, "times.diff().sqrt() *", "times.diff() *"),
+    (sde.wiener, "times.diff()", "times[1:].diff(prepend=0 * times[:1])"),
     (sde.wiener, "increments.cumsum(1)", "increments.cumsum(0)"),
     (sde.wiener, "increments.cumsum(1)", "increments"),
     (sde.reverse, "u = end - tau\n", "u = tau\n"),
@@ -75,10 +76,12 @@ MUTANTS = [
     (samplers.dpm_solver_2m, "x0 - before.x0", "x0 + before.x0"),
     (samplers.probability_flow, "3 * second", "4 * second"),
     (guidance.classifier, "- omega * t", "+ omega * t"),
+    (guidance.classifier, "- omega * t", "- omega**2 * t"),
     (guidance.classifier, ".sum()", ".mean()"),
     (guidance.classifier, "t.like(x).noise", "t.like(x).noise ** 2"),
     (guidance.classifier_free, "omega * (c - u)", "omega * (u - c)"),
     (guidance.classifier_free, "u + omega", "c + omega"),
+    (guidance.classifier_free, "u + omega", "u + omega**2"),
     (guidance.classifier_free, "(negative, y)", "(y, negative)"),
     (classifier.cross_entropy, "-log_prob", "log_prob"),
     (classifier.cross_entropy, "add_noise(x0, eps, t), t", "x0, t"),
@@ -207,10 +210,11 @@ def test_a_score_that_takes_all_bumps_for_alike_is_rejected():
         (unet.UNet.forward, "bridges[level] if self.skips else", "bridges[level] if True else"),
         (unet.UNet.forward, "self.middle(bridges[-1])", "bridges[-1]"),
         (unet.UNet.forward, "(clock, y, omega)", "(clock, None, omega)"),
+        (unet.UNet.forward, "reversed(range(len(bridges)))", "(1, 0)"),
     ],
 )
 def test_a_mutant_of_a_part_of_a_network_is_rejected(part, old, new):
-    with pytest.raises(AssertionError, match="differs by"):
+    with pytest.raises(AssertionError, match=r"differs by|of three levels: raises"):
         checks.twin(f"{unet.__name__}.{part.__qualname__}", mutant(part, old, new))
 
 
@@ -294,6 +298,16 @@ def test_a_level_for_each_column_instead_of_each_sample_is_rejected():
         checks.twin("didiff.process.add_noise", broadcasting)
 
 
+def test_a_step_that_divides_by_the_signal_is_rejected_at_pure_noise():
+    step = "s.signal / t.signal * (x - t.noise * eps) + s.noise * eps"
+    with pytest.raises(
+        AssertionError, match=r"from pure noise, in the plane.* are NaN or infinite"
+    ):
+        checks.twin(
+            "didiff.samplers.ddim", mutant(samplers.ddim, "add_noise(state.x0, eps, s)", step)
+        )
+
+
 def test_the_square_root_of_another_step_is_rejected():
     def wiener(times, paths):
         right = sde.wiener(times, paths)
@@ -365,8 +379,11 @@ def test_another_kind_of_function_is_told_in_a_sentence(name, answer, words):
 
 
 def test_an_error_is_told_with_the_students_line_and_without_the_story_of_torch():
-    def fails(x0, eps, t):
+    def stacked(x0, eps):
         return torch.cat([x0, eps[:, :0].reshape(0, 7, 7)])  # this line
+
+    def fails(x0, eps, t):
+        return stacked(x0, eps)  # not the one that asked for it
 
     with pytest.raises(AssertionError, match=r"raises RuntimeError(.|\n)*# this line\)$") as caught:
         checks.twin("didiff.process.add_noise", fails)
@@ -395,6 +412,18 @@ def test_a_check_leaves_the_readers_random_numbers_alone():
     torch.manual_seed(7)
     checks.twin("didiff.denoiser.loss", denoiser.loss)
     assert torch.equal(torch.randn(3), wanted)
+
+
+def test_a_function_that_writes_into_its_points_spoils_no_other_check(monkeypatch):
+    before = worlds.POINTS.clone()
+    monkeypatch.setattr(checks, "POINTS", before.clone())
+
+    def classifier_free(*a):
+        guided = guidance.classifier_free(*a)
+        return lambda x, t: (guided(x, t), x.zero_())[0]
+
+    checks.twin("didiff.guidance.classifier_free", classifier_free)
+    assert torch.equal(checks.POINTS, before)
 
 
 def test_a_function_is_not_blamed_for_what_the_library_changes_too():

@@ -101,6 +101,29 @@ def test_a_student_is_asked_at_one_a_quarter_of_the_time_and_at_small_scales_mor
     assert (omega == 1).double().mean().item() == pytest.approx(0.25, abs=5 * (0.1875 / n) ** 0.5)
 
 
+def test_errors_at_large_scales_count_less():
+    seen = []
+
+    def student(x, t, y, omega):
+        seen.extend([omega, RING(x, t, y).x0 - RING(x, t).x0])
+        return perfect(RING, x, t, y, omega + 1)
+
+    student.target = "x0"
+    losses = distilling(RING, recipes.SCHEDULE, largest=5.0)(student, *RING.sample(4000))
+    omega, push = seen
+    torch.testing.assert_close(losses, push.square().mean(1) / (1 + omega))
+    assert 4.9 < omega.max() <= 5
+
+
+def test_a_teacher_learns_nothing():
+    def student(x, t, y, omega):
+        return Prediction(x, x)
+
+    student.target, teacher = "x0", Denoiser(awake(UNet(**SMALL)))
+    x0, y = torch.randn(3, 1, 8, 8), torch.arange(3)
+    assert not distilling(teacher, recipes.SCHEDULE)(student, x0, y).requires_grad
+
+
 def teacher_at_one(teacher):
     """A student that does not listen to omega."""
 

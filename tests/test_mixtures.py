@@ -349,6 +349,9 @@ def test_a_covariance_without_width_across_keeps_its_points_on_the_line():
     torch.testing.assert_close(x0[:, 0], x0[:, 1], **EXACT)
     noisy = MultivariateNormal(torch.zeros(2).double(), t.signal**2 + t.noise**2 * EYE)
     torch.testing.assert_close(flat.log_prob(x0, t), noisy.log_prob(x0), rtol=0, atol=1e-9)
+    # rounding leaves a width a little below nothing, which is nothing
+    rounded = CovarianceMixture(torch.zeros(1, 2).double(), torch.tensor([1.0, -1e-9]).diag())
+    assert (rounded.sample(50)[0][:, 1] == 0).all()
 
 
 def test_samples_of_a_full_covariance_have_it():

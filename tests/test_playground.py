@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_widgets import tree
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -91,6 +92,13 @@ def test_every_view_draws_wherever_its_controls_can_stand(play, view):
         frames = list(explorer.frames(**values))
         assert {grey(frame.picture).shape[1] for frame in frames} == {int(explorer._picture.width)}
         assert "recognised" in frames[-1].readout, values
+
+
+@pytest.mark.parametrize("view", ["explorer", "trajectory"])
+def test_sampler_and_seed_stand_behind_a_button_in_every_view(play, view):
+    explorer = getattr(play, view)()
+    (folded,) = (part for part in tree(explorer._box) if "didiff-folded" in part._dom_classes)
+    assert list(folded.children) == [explorer["sampler"], explorer["seed"]]
 
 
 def test_the_last_frame_shows_the_end_of_the_walk_and_the_first_what_it_expected(play):
@@ -318,6 +326,9 @@ def test_what_overflowed_is_drawn_and_told():
     assert end.readout.startswith("2 of 16 images overflowed: take more steps or a smaller ω")
     look = final(play.trajectory().frames(**play.trajectory().values | {"stop": 6}))
     assert "2 of 8 images overflowed" in look.readout
+    for bad in (NAN, torch.inf, -torch.inf):
+        images = torch.zeros(2, *SHAPE).index_fill(0, torch.tensor(1), bad)
+        assert worth(images, labels(0, 2)).startswith("1 of 2 images overflowed")
 
 
 @pytest.mark.parametrize(("view", "moved"), [("explorer", "steps"), ("trajectory", "stop")])

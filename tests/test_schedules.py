@@ -90,13 +90,15 @@ def test_between_the_entries_the_table_is_read_without_a_jump():
     torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-12)
 
 
-def test_the_cosine_table_never_reaches_beta_one():
+def test_the_cosine_table_is_cut_before_a_step_wipes_out_the_signal():
     schedule = DDPMSchedule(1000, cosine)
     assert schedule.beta.max() == 0.999
-    angle = math.pi / 2 / 1.008
-    for k in (1, 500, 999):
-        wanted = (math.cos((k / 1000 + 0.008) * angle) / math.cos(0.008 * angle)) ** 2
-        assert schedule.alpha_bar[k].item() == pytest.approx(wanted, rel=1e-10)
+    assert cosine(1000, max_beta=0.5).tolist() == schedule.beta.clamp(max=0.5).tolist()
+    for s, table in {0.008: schedule, 0.1: DDPMSchedule(1000, cosine(1000, 0.1))}.items():
+        angle = math.pi / 2 / (1 + s)
+        for k in (1, 500, 999):
+            wanted = (math.cos((k / 1000 + s) * angle) / math.cos(s * angle)) ** 2
+            assert table.alpha_bar[k].item() == pytest.approx(wanted, rel=1e-10)
 
 
 def test_the_ends_of_the_continuous_schedules_are_exact():

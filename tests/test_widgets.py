@@ -466,7 +466,7 @@ def test_labels_of_one_explorer_have_one_width_that_holds_the_longest():
         "omega": omega_slider(), "y": choice("y", "abcde", value="a"),
         "m": choice("mode", "ab", value="b"),
     }  # fmt: skip
-    Explorer(lambda **_: Frame(picture(0), ""), controls)
+    Explorer(lambda **_: Frame(picture(0), ""), controls, folded=["omega"])
     widths = {control.style.description_width for control in controls.values()}
     assert widths == {f"{0.9 * len('guidance scale ω'):g}ch"}
 
@@ -513,6 +513,13 @@ def test_one_output_holds_the_live_view_the_page_and_the_strip(displayed):
     with Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))) as strip:
         assert strip.width > strip.height
     assert metadata["image/png"]["alt"] == bundle["text/plain"] == "digits <drawn> under guidance"
+
+
+def test_the_picture_is_drawn_before_it_is_displayed(monkeypatch):
+    explorer, seen = Explorer(plain, {"omega": omega_slider()}), []
+    monkeypatch.setattr(widgets, "display", lambda *_, **__: seen.append(explorer.readout))
+    explorer.show(alt="digits", still_over="omega", values=[2.0])
+    assert seen == ["final 1"]
 
 
 def test_the_page_holds_every_frame_its_readout_and_its_name(displayed):
@@ -688,6 +695,7 @@ def test_a_slider_of_decimals_stands_at_its_stops_alone_and_names_them_alike():
     assert [name for name, _ in control.options][:3] == ["0.000", "0.125", "0.250"]
     control = slider("ω", 0.0, 0.95, value=3 * 0.1, step=0.05)
     assert control.value == 0.3, "a rounding error away is near enough"
+    assert slider("ω", -0.3, 0.3, value=0.1 + 0.2 - 0.3, step=0.1).value == 0, "so it is near 0"
     with pytest.raises(TraitError, match=r"ω: 0.31 is no stop, choose 0.00, 0.05, .., 0.95"):
         control.value = 0.31
     assert control.value == 0.3
