@@ -63,7 +63,7 @@ MUTANTS = [
     (denoiser.loss, "torch.randn_like", "torch.rand_like"),
     (loop.drop_labels, "drawn < p", "drawn > p"),
     (loop.drop_labels, "NO_LABEL", "0"),
-    (loop.drop_labels, "rand(y.shape[:1]", "rand(1"),
+    (loop.drop_labels, "rand(y.shape", "rand(y.shape[:1]"),
     (samplers.ddim, "state.x0, eps, s)", "state.x0, eps, t)"),
     (samplers.ddim, "yield look(denoiser, x, s)", "yield look(denoiser, x, t)"),
     (samplers.ddpm, "(1 - new**2).sqrt() * state.eps", "(1 - new) * state.eps"),

@@ -14,8 +14,8 @@ from worlds import SCHEDULES
 from didiff import Denoiser, Prediction, data, guidance
 from didiff.data import PLANT_PARTS, plants, sprouts
 from didiff.networks import MLP, UNet
-from didiff.training import drop_labels, recipes, weights
 from didiff.training import garden as models
+from didiff.training import recipes, weights
 
 SIZES = [len(names) for names in PLANT_PARTS.values()]
 CARD = json.loads(plants.FILE.with_suffix(".json").read_text())
@@ -239,15 +239,6 @@ def test_guidance_tells_parts_as_it_tells_labels():
         [[3, 1], [3, 1]],
         [[3, 1], [3, 1]],
     ]
-
-
-def test_all_labels_of_a_sample_are_dropped_together():
-    y = torch.arange(9).expand(4000, 9)
-    dropped = drop_labels(y, 0.25) == -1
-    assert torch.equal(dropped.all(1), dropped.any(1))
-    assert dropped[:, 0].double().mean().item() == pytest.approx(
-        0.25, abs=5 * (0.1875 / 4000) ** 0.5
-    )
 
 
 # -- models -----------------------------------------------------------------------------------

@@ -571,7 +571,7 @@ def test_every_model_is_shipped_with_the_command_that_makes_it(name):
 
 
 def test_all_shipped_weights_together_are_a_small_download():
-    assert sum(file.stat().st_size for file in weights.SHIPPED.iterdir()) < 20e6
+    assert sum(file.stat().st_size for file in weights.SHIPPED.iterdir()) < 25e6
 
 
 @pytest.mark.slow

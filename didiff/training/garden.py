@@ -33,8 +33,9 @@ def garden(steps: int, seed: int = 0, run: Run = PLAIN) -> Iterator[Progress[Den
     denoiser = Denoiser(build(GARDEN_NETWORK), "v", GARDEN_STD, run.dtype)
 
     def losses(model: Denoiser, x0: Tensor, y: Tensor) -> Tensor:
-        some = drop_labels(y.flatten(), 0.1).view_as(y)
-        return loss(model, x0, random_steps(SCHEDULE, len(x0)), drop_labels(some, 0.1))
+        parts, t = drop_labels(y, 0.1), random_steps(SCHEDULE, len(x0))
+        whole = drop_labels(torch.zeros_like(y[:, :1]), 0.1)
+        return loss(model, x0, t, parts.where(whole == 0, whole))
 
     batches = data.batches(*data.garden("train"), size=64, seed=seed)
     return fit(

@@ -37,7 +37,7 @@ def random_steps(schedule: DDPMSchedule, n: int, generator=None) -> NoiseLevel:
 def drop_labels(y: Tensor, p: float, generator=None) -> Tensor:
     """Labels y (B,), each replaced by "no label", -1, with probability p: one coin per sample.
 
-    Of samples of several parts, y (B, P), all labels of a sample go together.
+    Samples of several parts, y (B, P), have a coin for each part.
 
     So a single network learns the conditional and the unconditional model. One coin per batch
     would have the two take turns, and the loss tremble (T-17).
@@ -49,8 +49,8 @@ def drop_labels(y: Tensor, p: float, generator=None) -> Tensor:
     if not 0 <= p <= 1:
         raise ValueError(f"p = {p}: the probability of dropping a label lies in [0, 1]")
     y = as_labels(y)
-    drawn = torch.rand(y.shape[:1], generator=generator).to(y.device)
-    return y.masked_fill((drawn < p).reshape(drawn.shape + (1,) * (y.ndim - drawn.ndim)), NO_LABEL)
+    drawn = torch.rand(y.shape, generator=generator).to(y.device)
+    return y.masked_fill(drawn < p, NO_LABEL)
 
 
 # --- the loop ------------------------------------------------------------------------------------
