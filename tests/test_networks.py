@@ -10,6 +10,12 @@ from didiff.networks.mlp import Block as Layer
 from didiff.networks.unet import Attention, Block, norm
 
 
+def test_a_network_can_be_made_without_memory():
+    with torch.device("meta"):
+        net = UNet((1, 8, 8), (4, 8), classes=3, patch=1, guided=True)
+    assert {weight.device.type for weight in net.state_dict().values()} == {"meta"}
+
+
 def test_output_has_the_shape_of_the_input_for_points_and_images():
     for shape in [(1,), (2,), (1, 8, 8)]:
         for batch in (1, 7):

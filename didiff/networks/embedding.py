@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -29,16 +30,15 @@ class Embedding(nn.Module):
         guided: bool = False,
     ):  # fmt: skip
         super().__init__()
-        self.classes = (classes,) if isinstance(classes, int) else tuple(classes)
-        rows = torch.tensor([count + 1 for count in self.classes])
-        self.first_row = nn.Buffer(rows.cumsum(0) - rows + 1, persistent=False)
+        parts = (classes,) if isinstance(classes, int) else classes
+        *self.null_rows, rows = accumulate((count + 1 for count in parts), initial=0)
         # the fastest sinusoid turns within 0.002 of the clock, the finest levels samplers visit
         exponents = torch.linspace(0, math.log(1000), frequencies)
         self.frequency = nn.Buffer(math.pi * exponents.exp(), persistent=False)
         self.time = nn.Sequential(
             nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.label = nn.Embedding(int(rows.sum()), width)
+        self.label = nn.Embedding(rows, width)
         self.scale = _scale(width) if guided else None
 
     def forward(
@@ -58,7 +58,7 @@ class Embedding(nn.Module):
 
     def _rows(self, clock: Tensor, y) -> Tensor:
         """The row of the table for each part of each sample, (B, P)."""
-        parts = len(self.classes)
+        parts = len(self.null_rows)
         y = torch.as_tensor([[-1] * parts] if y is None else y, device=clock.device)
         if y.is_floating_point():
             raise ValueError(f"labels of type {y.dtype}: give integers, and -1 for none")
@@ -69,9 +69,10 @@ class Embedding(nn.Module):
         y = y.long().reshape(-1, parts).expand(len(clock), parts)
         # looking at the values of a GPU tensor would make every call wait for it
         if y.device.type == "cpu":
-            for label, classes in zip(y.T, self.classes, strict=True):
-                _check(label, classes)
-        return y + self.first_row
+            ends = *self.null_rows[1:], self.label.num_embeddings
+            for label, null, end in zip(y.T, self.null_rows, ends, strict=True):
+                _check(label, classes=end - null - 1)
+        return y + 1 + torch.tensor(self.null_rows, device=y.device)
 
 
 def _check(label: Tensor, classes: int) -> None:
