@@ -15,10 +15,13 @@ from tests.benchmarks import reading
 
 WIDTH = 76  # characters of code that a projector shows at 150 %
 MOST_SLIDES = 22  # in fifty minutes
-DEEPER = [source for source in build.sources() if build.is_deeper(source)]
-SPLIT = [source for deeper in DEEPER for source in build.sources(deeper.stem)]
+SPLIT = [
+    lesson
+    for source in build.sources()
+    if build.is_deeper(source)
+    for lesson in build.sources(source.stem)
+]
 LESSONS = pytest.mark.parametrize("source", SPLIT, ids=build.name)
-BOTH = pytest.mark.parametrize("source", [*SPLIT, *DEEPER], ids=build.name)
 
 
 def cells_of(source, kind):
@@ -63,7 +66,7 @@ def test_a_cell_that_draws_is_folded(source):
             assert cell.metadata.get("jupyter", {}).get("source_hidden"), cell.source
 
 
-@BOTH
+@LESSONS
 def test_a_projector_cuts_no_line_of_code(source):
     _install, *cells = cells_of(source, "code")
     lines = [line for cell in cells for line in cell.source.splitlines()]
