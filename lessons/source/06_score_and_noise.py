@@ -5,7 +5,8 @@
 #
 # Run the next cells, then move the slider. The lines are contours of a density in the plane: data in
 # three bumps, with noise added. Each arrow is the **score** at its place. It points in the direction in
-# which the logarithm of the density grows fastest, and its length says how fast.
+# which the logarithm of the density grows fastest, and its length says how fast. (A score of length
+# $|s|$ is drawn with length $|s| / (1 + |s|)$.)
 
 # %% tags=["setup", "skip"]
 import torch
@@ -96,17 +97,16 @@ explorer.show(
 # %% [markdown] tags=["notes"]
 # **6 min.** *Ask before you move it:* how many hills are left at k = 300? Where do the arrows point at
 # k = 1000? *Expect:* "three smaller ones" and "nowhere". *In fact* there is one hill at k = 300. At
-# k = 1000 the density is almost a standard normal, and every arrow points to the middle. (Drawn lengths
-# are |s| / (1 + |s|); the readout has the typical length.)
+# k = 1000 the density is almost a standard normal, and every arrow points to the middle.
 
 # %% [markdown] tags=["slide"]
 # **The answer in five lines**
 #
 # 1. The score is the gradient of the log density. The normalising constant drops out of it.
-# 2. If the clean point is known, the score is −ε / noise: minus the noise that was added, rescaled.
+# 2. If the clean point is known, the score is −ε / noise, where ε is the noise that was added.
 # 3. If it is unknown, the score is the average of −ε / noise over all clean points that fit.
 # 4. Least squares learns averages. So a network that learns to guess ε learns the score.
-# 5. The exact score of a training set only copies its pictures. A useful network must not reach it.
+# 5. The exact score of a training set only copies its pictures. A useful network must stay away from it.
 
 # %% [markdown] tags=["skip"]
 # **You need** the formula `xt = signal * x0 + noise * eps` ([lesson 03](03_forward_process.ipynb)), the
@@ -116,7 +116,8 @@ explorer.show(
 # that guesses noise learns it, and measure how far a network is from the truth.
 #
 # **Time:** 45 minutes. Each section runs on its own after the setup cell. Proofs, more checks and famous
-# bugs are in [deeper/06](deeper/06_score_and_noise.ipynb).
+# bugs are in [deeper/06](deeper/06_score_and_noise.ipynb). Cells that begin with minutes are notes for a
+# lecture.
 #
 # | formula | code | meaning |
 # |---|---|---|
@@ -191,8 +192,8 @@ assert abs(slope - rise / 2e-5) < 1e-6
 #
 # **Nobody can write down the density of all noisy photographs. What about the noisy versions of one?**
 #
-# They are Gaussian (lesson 03), with mean signal · $x_0$ and standard deviation "noise". Call the
-# difference from the mean $u = x_t - \text{signal}\cdot x_0$. It is noise · $\epsilon$. So
+# They are Gaussian (lesson 03), with mean signal · $x_0$ and standard deviation "noise". The difference
+# from the mean is $u = x_t - \text{signal}\cdot x_0 = \text{noise}\cdot\epsilon$. So
 #
 # $$\log p(x_t \mid x_0) = -\frac{\lVert u\rVert^2}{2\,\text{noise}^2} + \text{const},
 # \qquad
@@ -241,22 +242,20 @@ assert (xt.grad + eps / t.noise).abs().max() < 1e-9
 assert (xt.grad - conditional_score(xt, x0, t)).abs().max() < 1e-9
 
 # %% [markdown] tags=["exercise"]
-# **Remember:** if the clean point is known, the score is minus the noise, divided by its size. To go
-# up, move against the noise.
+# **Remember:** if the clean point is known, the score is −ε / noise. To go up, move against the noise.
 #
 # **Exercise 1** (easy). A colour image has $32 \times 32$ pixels. At $k = 10$ noise is 0.0435. How long
 # is the score of $x_t$ given $x_0$, and how far is it from $x_t$ to signal · $x_0$?
 #
 # <details><summary>Answer</summary>
 # The image has d = 3 · 32 · 32 = 3072 numbers, and d standard normal numbers have length about √d. So the
-# score has length √3072 / 0.0435 = 1270. The distance is noise · √d = 2.4. Near the data the slope is
-# steep and the way is short.
+# score has length √3072 / 0.0435 = 1270. The distance is noise · √d = 2.4: a steep slope, a short way.
 # </details>
 
 # %% [markdown] tags=["notes"]
 # **8 min,** derivation on the board. *Ask:* the noise goes to zero; does the score become small or large?
-# *Expect:* "small, there is hardly any noise". *In fact* its length is about √d / noise, so it grows
-# without bound. The *way* back, noise² times the score, becomes short.
+# *Expect:* "small". *In fact* its length is about √d / noise, so it grows without bound. The way back,
+# noise² times the score, becomes short.
 
 # %% [markdown] tags=["formula", "slide"]
 # ## 3. The score when the clean point is unknown
@@ -372,15 +371,14 @@ assert (score(world, x, t) - average).abs() < 1e-8
 
 # %% [markdown] tags=["notes"]
 # **9 min.** *Ask before the picture:* the data lie at −1 and +1. What is the score at 0? *Expect:* "large,
-# there are no data". *In fact* it is zero: both sides pull equally hard. Just beside 0 one side wins. The
-# slope is positive there, so 0 is a watershed.
+# there are no data". *In fact* it is zero: both sides pull equally hard. Just beside 0 one side wins.
 
 # %% [markdown] tags=["formula", "slide"]
 # ## 4. Why a network that guesses noise learns the score
 #
 # **We cannot show a network the score, because we do not know it. What can we show it?**
 #
-# We show it the score for known $x_0$, −ε / noise. In every example this target is wrong. On average it
+# We show it the score for known $x_0$, −ε / noise. In a single example this target is wrong. On average it
 # is right, and least squares learns averages. For any model $s_\theta$,
 #
 # $$\underbrace{\tfrac1d\,\mathbb E\lVert \nabla\log p(x_t \mid x_0) - s_\theta(x_t)\rVert^2}_{\text{we can compute this}}
@@ -405,19 +403,19 @@ world, t = mixtures.bimodal(), schedule.at(100)
 x0 = world.sample(200_000)[0]
 eps = torch.randn_like(x0)
 xt = add_noise(x0, eps, t)
-error = eps + t.noise * world.score(xt, t)
-away = average_near(0.5, xt, error)
-print(f"mean noise near xt = 0.5: {average_near(0.5, xt, eps):.2f} +- 0.01")
-print(f"-noise * exact score:     {average_near(0.5, xt, eps - error):.2f}")
-assert away.abs() < 0.05  # 5 standard errors: each error is near 0.7
+exact = -t.noise * world.score(xt, t)
+mean, wanted = (average_near(0.5, xt, each) for each in (eps, exact))
+print(f"mean noise near xt = 0.5: {mean:.2f} +- 0.01")
+print(f"-noise * exact score:     {wanted:.2f}")
+assert (mean - wanted).abs() < 0.05  # 5 standard errors
 
 # %% tags=["draw", "fragment"]
 places = torch.linspace(-1.8, 1.8, 25, dtype=torch.float64)
 means = [average_near(place, xt, eps) for place in places]
 line = torch.linspace(-2.2, 2.2, 200, dtype=torch.float64)[:, None]
-exact = {"−noise · exact score": -t.noise * world.score(line, t)}
+curve = {"−noise · exact score": -t.noise * world.score(line, t)}
 fig = plots.densities(
-    line, exact, xlabel="noisy point xt", ylabel="noise ε"
+    line, curve, xlabel="noisy point xt", ylabel="noise ε"
 )
 grey, blue = (plots.ROLE[role]["color"] for role in ("noise", "data"))
 ax = fig.axes[0]
@@ -439,8 +437,8 @@ plots.show(
 
 # %% [markdown] tags=["notes"]
 # **8 min.** *Ask:* what should the network answer at xt = 0, and how wrong is it there? *Expect:* "zero"
-# and "not at all". *In fact* zero is the best answer, and it is wrong by about 1.7 every time: the true
-# noise is near +1.7 or near −1.7, in one of two bands. So the loss has a floor.
+# and "not at all". *In fact* zero is the best answer, and always wrong: the true noise is near +1.7 or
+# near −1.7. So the loss has a floor.
 
 # %% [markdown] tags=["formula", "slide"]
 # ## 5. Train a network and compare it with the truth
@@ -472,7 +470,7 @@ def train(world, schedule, steps=120):
     supply = batches(world, 512, schedule)
     for lr in (1e-2, 5e-3, 2e-3, 7e-4, 2e-4):
         for _ in fit(denoiser, loss, supply, steps, lr):
-            pass  # one step of Adam
+            pass  # one step of training
     return denoiser
 
 
@@ -532,7 +530,7 @@ plots.show(
 # %% [markdown] tags=["fragment"]
 # The network saw pairs of noise and noisy points, and it learned the score.
 #
-# *Two warnings.* The score is −ε / noise, so near the data a small error of the noise is a large error
+# *Two warnings,* with numbers in [deeper/06](deeper/06_score_and_noise.ipynb). The score is −ε / noise, so near the data a small error of the noise is a large error
 # of the score. And DDPM drops the factor $1/\text{noise}^2$, which falls from 10,000 at the first step to 1
 # at the last. Weights in the loss matter only if the network must compromise between levels. A network
 # that is exact at every level minimises every weighted sum.
@@ -540,19 +538,20 @@ plots.show(
 # **Remember:** a loss means nothing by itself. Its excess over the floor is the distance from the truth.
 
 # %% [markdown] tags=["notes"]
-# **6 min.** *Ask:* the loss stands still at 0.2. Is training stuck? *Expect:* "yes" or "who knows". *In
-# fact* only the floor can tell. Here the floor is 0.2 as well, and the network is within 2 % of it.
+# **6 min.** *Ask:* the loss stands still at 0.2. Is training stuck? *Expect:* "yes". *In fact* only the
+# floor can tell. Here it is 0.2 as well, and the network is within 2 % of it.
 
 # %% [markdown] tags=["formula", "slide"]
 # ## 6. The exact score of a training set copies it
 #
-# **What if a network reached the minimum of its loss?**
+# **What if a network reached the minimum of its loss on the training set?**
 #
-# A training set of $N$ pictures $x^{(i)}$ is a mixture of $N$ components of width zero. By section 3 its
-# best denoiser has a formula. It is a weighted mean of the pictures:
+# A training set of $N$ pictures $x^{(i)}$ is a mixture of $N$ components of width zero. By section 3 the
+# best guess of $x_0$ is a weighted mean of the pictures, and the best guess of the noise follows:
 #
-# $$x_0^*(x_t) = \sum_i w_i\, x^{(i)}, \qquad
-# w_i \propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x^{(i)}\rVert^2}{2\,\text{noise}^2}\Big) .$$
+# $$x_0^* = \sum_i w_i\, x^{(i)}, \qquad
+# w_i \propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x^{(i)}\rVert^2}{2\,\text{noise}^2}\Big),
+# \qquad \epsilon^* = \frac{x_t - \text{signal}\cdot x_0^*}{\text{noise}} .$$
 #
 # The training set here is 60 digits. A model that ships with the course draws them, and 60 unseen ones.
 
@@ -587,7 +586,7 @@ def nearest(x, pictures):
 
 
 # %% tags=["check", "L6-47", "L6-52", "E-10"]
-shipped = weights.load("mnist_guided")
+shipped = weights.load("mnist_guided")  # of lesson 11: told the digit
 told = guidance.learned(shipped, torch.arange(120) % 10, omega=2.0)
 made = draw(told, 120, grid(DDPMSchedule(1000, cosine), 12), seed=0)
 training, unseen = made.split(60)
@@ -618,13 +617,13 @@ plots.show(
 #
 # **Remember:** the exact score of a training set copies it. We want the score of the population.
 #
-# **Exercise 3** (hard). Smear the training set: `mixtures.Mixture(training, 0.3)`. Draw again. Are these
-# new digits?
+# **Exercise 3** (hard). Smear the training set: `mixtures.Mixture(training, 0.8)`. Draw from it as above.
+# Are these new digits?
 #
 # <details><summary>Answer</summary>
-# No. Each is a training digit plus Gaussian noise, about 0.3 · √784 = 8.4 away from it. So distance alone
-# does not prove novelty. A good model smooths along the few directions in which digits vary, such as
-# slant and width.
+# No. They are 15 away from the training set, further than unseen digits. But each is a training digit
+# plus Gaussian noise. Distance alone does not prove novelty. A good model smooths along the few
+# directions in which digits vary, such as slant and width.
 # </details>
 
 # %% [markdown] tags=["notes"]

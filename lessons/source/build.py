@@ -52,7 +52,7 @@ from glob import glob
 
 # where the course is missing, it is installed: from a wheel here or in a mounted drive
 WHEEL, ADDRESS = "$wheel", "$address"
-PLACES = "", *("/content/drive/MyDrive/" + "*/" * deep for deep in range(4))
+PLACES = $above"", *("/content/drive/MyDrive/" + "*/" * deep for deep in range(4))
 
 
 def missing():  # a mere folder of that name is found too, but has no origin
@@ -126,7 +126,7 @@ def build(source: Path) -> NotebookNode:
     notebook = read(source)
     notebook.metadata = nbformat.from_dict(METADATA)
     first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    notebook.cells.insert(first, install_cell(notebook.cells[first]))
+    notebook.cells.insert(first, install_cell(notebook.cells[first], is_deeper(source)))
     name_cells(notebook.cells)
     nbformat.validate(notebook)
     return notebook
@@ -148,16 +148,18 @@ def sections(source: Path) -> tuple[list[str], dict[str, list[str]]]:
     return setup, found
 
 
-def install_cell(before: NotebookNode | None = None) -> NotebookNode:
+def install_cell(before: NotebookNode | None = None, deeper: bool = False) -> NotebookNode:
     """The first code cell: brings the course where it is missing, or says what to do.
 
     before: the cell that follows; in a lecture both are left out, or shown, together.
+    deeper: in the folder below the lessons, so a wheel may lie above it.
     """
     settings = tomllib.loads((LESSONS.parent / "pyproject.toml").read_text())
     project, address = settings["project"], settings["tool"]["didiff"]["repository"]
     oldest = project["requires-python"].removeprefix(">=")
     text = INSTALL.substitute(
         wheel=f"{project['name']}-{project['version']}-py3-none-any.whl",
+        above='"../", ' if deeper else "",
         address=address and f"git+{address}",
         python=f"({oldest.replace('.', ', ')})",
         oldest=oldest,

@@ -2,8 +2,8 @@
 # # 06 · Score and noise, deeper
 #
 # What [lesson 06](../06_score_and_noise.ipynb) leaves out: the derivations step by step, a check for each
-# claim, slips on slides, and a bug museum. It is for those who come with the lectures, and for those who do
-# not believe. It runs from top to bottom in 20 seconds.
+# claim, slips on slides, and a bug museum. It is for readers who follow the lectures, and for those who want
+# proofs. Run it from top to bottom; it takes 20 seconds.
 #
 # (L6-41) names a slide of the lectures, DS-25 one of another deck, E-09 a slip on a slide, and T-10 a mistake
 # that many students make. The lectures' step $t$ is our $k$, and `t = schedule.at(k)` is its noise level:
