@@ -51,6 +51,13 @@ def test_what_is_read_is_counted_without_formulas_folded_code_and_ends_of_links(
 
 
 @LESSONS
+def test_a_lesson_opens_with_a_slider_and_ends_with_five_questions_and_folded_answers(source):
+    _setup, sections = build.sections(source)
+    assert index.SLIDER in "".join(sections[""])
+    assert cells_of(source, "markdown")[-1].source.count("<details>") == 5
+
+
+@LESSONS
 def test_its_prose_is_free_of_the_codes_of_slides(source):
     assert not [
         found.group()

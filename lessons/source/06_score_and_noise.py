@@ -32,7 +32,7 @@ plots.style()
 schedule = DDPMSchedule()
 
 
-# %% tags=["play", "draw"]
+# %% tags=["play", "draw", "skip"]
 def square(side, reach):
     """side * side points on a grid over [-reach, reach]^2."""
     line = torch.linspace(-reach, reach, side, dtype=torch.float64)
@@ -52,7 +52,7 @@ def typical(score, density):
     return mean.sqrt()
 
 
-# %% tags=["play", "draw"]
+# %% tags=["play", "draw", "skip"]
 def landscapes(world, schedule, places, fine):
     """The slider's callback: each level turns the same arrows."""
     fig, (ax,) = plots.panels(size=(3.9, 3.7))
@@ -77,7 +77,7 @@ def landscapes(world, schedule, places, fine):
     return frames
 
 
-# %% tags=["play", "draw"]
+# %% tags=["play", "draw", "fragment"]
 explorer = widgets.Explorer(
     landscapes(
         mixtures.three_modes(), schedule, square(13, 3.0), square(81, 4.0)
@@ -278,7 +278,7 @@ assert (xt.grad - conditional_score(xt, x0, t)).abs().max() < 1e-9
 # of 0 the pull to +1, and at 0 the two cancel. From which step on has it only one zero?
 
 
-# %% tags=["play", "draw", "subslide"]
+# %% tags=["play", "draw", "skip"]
 def ways_back(world, schedule, x):
     """The slider's callback: noise² times the score at places x (n,)."""
     fig, (ax,) = plots.panels(size=(5.2, 3.4))
@@ -304,7 +304,7 @@ def ways_back(world, schedule, x):
     return frames
 
 
-# %% tags=["play", "draw"]
+# %% tags=["play", "draw", "subslide"]
 explorer = widgets.Explorer(
     ways_back(
         mixtures.bimodal(),

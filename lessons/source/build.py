@@ -4,7 +4,10 @@
     python -m lessons.source.build 07 11  these two
 
 A lesson that is split has a second source, deeper/NN_slug.py, with what its main path leaves out:
-derivations, checks, slips, the bug museum. Both are built by the same way into the same places.
+derivations, checks, slips, the bug museum. Both are built in the same way.
+
+The tags of a cell say which rows of the index it pays and what kind it is; `draw` folds its code,
+and `slide`, `subslide`, `fragment`, `skip`, `notes` say what it is in a lecture.
 
 It stands beside the sources and is no part of the library:
 whoever installs didiff needs none of it.
