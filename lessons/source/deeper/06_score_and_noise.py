@@ -316,8 +316,8 @@ header = ["k", "s = 0", "s = -x/2", "s = -x", "C", "4 standard errors"]
 plots.table(rows, header=header, caption="DSM - ESM, and C")
 
 # %% [markdown]
-# So both losses have the same gradient. The loss does not go to zero: even a perfect network stays at
-# $C_t$, because many $x_0$ fit one $x_t$.
+# So both losses have the same gradient and the same minimiser. The loss does not go to zero: even a perfect
+# network stays at $C_t$, because $x_0$ cannot be read off from $x_t$.
 #
 # **The same for noise** (L6-51). Multiply by −noise. The target becomes $\epsilon$, and the best answer is
 # $\mathbb E[\epsilon \mid x_t] = -\text{noise}\cdot\nabla\log p_t(x_t)$. We cut 200,000 pairs
@@ -436,8 +436,8 @@ assert max(abs(a - exact) for a in own) < 1e-10
 # (E-11). Under $1/\text{noise}^2$ the best $a$ is smaller by factors of 4.1 and 25, under the bound by 1.1 and
 # 1.8.
 #
-# Weights in the loss matter only if the network must compromise between levels. A network that is exact at
-# every level minimises every weighted sum. $L_{\text{simple}}$ is denoising score matching with the weight
+# Weights in the loss change the minimiser only if the network must compromise between levels. A network that is
+# exact at every level minimises every weighted sum. $L_{\text{simple}}$ is denoising score matching with the weight
 # noise². That weight was not derived. Ho et al. (2020, section 3.4) chose it, for better pictures.
 
 # %% [markdown] tags=["formula"]
@@ -640,9 +640,9 @@ plots.show(
 )
 
 # %% [markdown]
-# Every one is a copy, to the last pixel. The best denoiser of the training set has a formula, and it copies
-# training pictures. We want the best denoiser of the population. It has no formula. The loss on unseen digits
-# shows the difference:
+# Every one is a copy, to the last pixel. The best denoiser of the training set has a formula, and a sampler that
+# uses it copies training pictures. We want the best denoiser of the population. Nobody can compute it, because
+# $p(x_0)$ is unknown. The loss on unseen digits shows the difference:
 
 # %% tags=["check", "L6-52", "T-26"]
 rows = []
@@ -663,11 +663,21 @@ plots.table(
 # At $k = 50$ its loss on the training set is zero to six decimals. On new digits it is worse than that of a model
 # that always answers 0. This is overfitting in its purest form.
 
+# %% [markdown] tags=["exercise"]
+# **Exercise 3** (hard). Give each component of the training set a width, `mixtures.Mixture(digits, 0.3)`. Draw
+# 200 from it as above, and measure their distance to the nearest training digit. Are these new digits?
+#
+# <details><summary>Answer</summary>
+# No. Their median distance is 2.3, a little more than the 2.2 of unseen digits. But each is a training digit plus
+# Gaussian noise in all 64 directions, of length about 0.3 · √64 = 2.4. Distance alone does not prove novelty. A
+# good model smooths along the few directions in which digits vary, such as slant and width.
+# </details>
+
 # %% [markdown] tags=["L6-52"]
 # A real network learns from such a finite set too, so the exact minimum of *its* loss is the denoiser that
-# copies. It draws new images because architecture and training keep it away from this minimum, in a way that
-# suits images. Why is an open research question. With few images and long training it does copy
-# ([Kadkhodaie et al. 2024](https://arxiv.org/abs/2310.02557)). So when you read that a network learns the
+# copies. A network that draws new images has not reached this minimum. In experiments this depends on
+# architecture, training and the amount of data, and why it suits images is an open research question. With few
+# images and long training networks do copy ([Kadkhodaie et al. 2024](https://arxiv.org/abs/2310.02557)). So when you read that a network learns the
 # marginal score, ask whether that of the training set or that of the population is meant.
 
 # %% [markdown] tags=["T-10", "T-24"]
