@@ -8,6 +8,9 @@ ENDS   := 3.11 3.14 # of the Pythons served: types that come or go in between sh
 LAB    := JUPYTER_CONFIG_PATH="$(CURDIR)/lessons/source/jupyter:$$JUPYTER_CONFIG_PATH" # pages open rendered
 ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
 
+SPLIT  := $(subst deeper/,,$(wildcard lessons/source/deeper/*.py))
+NARROW := --line-length 76 $(SPLIT) # what a projector shows of a line
+
 .PHONY: help lab test check fast lessons pictures wheel colab bench format env clean
 
 help:
@@ -34,6 +37,7 @@ test: check
 
 check: $(READY)
 	$(PY) -m ruff format --check .
+	$(PY) -m ruff format --check $(NARROW)
 	$(PY) -m ruff check .
 	$(PY) -m compileall -q didiff lessons/source tests .ci
 	printf '%s\n' $(ENDS) | xargs -P 2 -I% $(PY) -m mypy --python-version %
@@ -59,6 +63,7 @@ bench: $(READY)
 
 format: $(READY)
 	$(PY) -m ruff format .
+	$(PY) -m ruff format $(NARROW)
 	$(PY) -m ruff check --fix .
 
 env: $(READY)

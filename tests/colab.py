@@ -224,7 +224,7 @@ def sliders(python: Path, folder: Path, source: Path) -> str:
     chosen = slices.needed(cells, [k for k, code in enumerate(cells) if SHOWS_A_SLIDER in code])
     with kernel(python, folder) as running:
         running.run(RECORD + BRIEF)
-        return told(source.stem, len(chosen), play(running, [cells[k] for k in chosen]))
+        return told(build.name(source), len(chosen), play(running, [cells[k] for k in chosen]))
 
 
 def told(lesson: str, cells: int, moved: int) -> str:
@@ -240,7 +240,8 @@ def main(numbers: list[str]) -> None:
         assert brought == {"didiff"}, f"installing the course would change {brought}"
         print(whole(python, folder), flush=True)
         with ThreadPoolExecutor(os.cpu_count()) as cores:
-            for line in cores.map(lambda s: sliders(python, folder, s), build.sources(*numbers)):
+            shown = [s for s in build.sources(*numbers) if SHOWS_A_SLIDER in s.read_text()]
+            for line in cores.map(lambda s: sliders(python, folder, s), shown):
                 print(line, flush=True)
 
 

@@ -36,9 +36,12 @@ def watch() -> None:
     Explorer.show = noted
 
 
-def over_all() -> None:
-    """Each explorer over all its places with stand-ins for the networks, at the ends with these."""
-    assert SHOWN, "no slider in the whole lesson"
+def over_all(least: int = 1) -> None:
+    """Each explorer over all its places with stand-ins for the networks, at the ends with these.
+
+    least: the explorers that a lesson must have shown.
+    """
+    assert len(SHOWN) >= least, "no slider in the whole lesson"
     for explorer in SHOWN:
         with stand_ins():
             drawn = [frame(explorer, values) for values in everywhere(explorer)]

@@ -10,7 +10,8 @@ from lessons.source import build, index
 # The rows of each deck, the errata and the traps are numbered 1 to this.
 NUMBERED = {"L6": 75, "L19": 53, "DS": 80, "L22": 55, "E": 75, "T": 34}
 IDS = {f"{kind}-{n:02}" for kind, last in NUMBERED.items() for n in range(1, last + 1)}
-WRITTEN = pytest.mark.parametrize("lesson", [source.stem for source in build.sources()])
+LESSONS = [source.stem for source in build.sources() if not build.is_deeper(source)]
+WRITTEN = pytest.mark.parametrize("lesson", LESSONS)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,8 @@ def test_what_is_also_met_in_a_lesson_is_owed_by_another():
 
 @WRITTEN
 def test_a_lesson_has_a_cell_for_all_that_it_owes_and_no_tag_that_nobody_expects(lesson):
-    (source,) = build.sources(lesson)
-    found = {tag for tag, _ in index.places(source) if tag is not None}
+    both = build.sources(lesson[:2])  # the lesson, and what it leaves out
+    found = {tag for source in both for tag, _ in index.places(source) if tag is not None}
     expected = set(index.owed(lesson)) | index.also(lesson)
     assert not expected - found, "no cell has these tags"
     assert not found - expected, f'name them under "also" of {lesson} in course.toml'
@@ -65,14 +66,16 @@ def test_a_lesson_has_a_cell_for_all_that_it_owes_and_no_tag_that_nobody_expects
 def test_every_row_of_a_lecture_is_run_or_told_where_its_lesson_says(lesson, page):
     for tag in {*index.owed(lesson), *index.also(lesson)}:
         (line,) = lines_about(page, tag)
-        assert f"]({lesson}.ipynb#cell-id=" in line
+        assert re.search(rf"\]\((deeper/)?{lesson}\.ipynb#cell-id=", line)
 
 
 @WRITTEN
 def test_the_title_in_the_index_is_the_one_on_the_lesson(lesson):
-    (source,) = build.sources(lesson)
-    headings = re.search(r"^# (\d\d)[ ·]+(.+)$", index.built(source).cells[0].source, re.MULTILINE)
-    assert headings.groups() == (lesson[:2], index.LESSONS[lesson]["title"])
+    for source in build.sources(lesson[:2]):
+        first = index.built(source).cells[0].source
+        headings = re.search(r"^# (\d\d)[ ·]+(.+?)(, deeper)?$", first, re.MULTILINE)
+        assert headings.groups()[:2] == (lesson[:2], index.LESSONS[lesson]["title"])
+        assert bool(headings[3]) == build.is_deeper(source)
 
 
 @WRITTEN
@@ -91,33 +94,34 @@ def test_every_row_stands_in_the_index_once_with_a_cell_or_the_lesson_to_come(pa
     for tag, lesson in index.home().items():
         (line,) = lines_about(page, tag)
         written = (build.LESSONS / f"{lesson}.ipynb").exists()
-        assert f"]({lesson}.ipynb#" in line if written else f"to come: lesson {lesson[:2]}" in line
+        assert f"{lesson}.ipynb#" in line if written else f"to come: lesson {lesson[:2]}" in line
 
 
 def test_every_link_leads_to_a_notebook_and_to_a_cell_of_it(page):
     cells = {
-        source.stem: {cell.id for cell in index.built(source).cells} for source in build.sources()
+        build.name(source): {cell.id for cell in index.built(source).cells}
+        for source in build.sources()
     }
     pictures = re.findall(r"!\[.+?\]\((.+?)\)", page)
     assert pictures
     assert all((build.LESSONS / picture).is_file() for picture in pictures)
-    links = re.findall(r"\]\((\w+)\.ipynb(?:#cell-id=([\w-]+))?\)", page)
+    links = re.findall(r"\]\(([\w/]+)\.ipynb(?:#cell-id=([\w-]+))?\)", page)
     assert len(links) == page.count("](") - len(pictures)
+    assert {lesson for lesson, _ in links} == set(cells)  # what is deeper is linked too
     for lesson, cell in links:
-        assert lesson in cells
         assert not cell or cell in cells[lesson]
 
 
 def test_every_slider_is_one_click_away(page):
     shown = {
-        (source.stem, cell.id)
+        (build.name(source), cell.id)
         for source in build.sources()
         for cell in index.built(source).cells
         if cell.cell_type == "code" and re.search(r"\.show\([^)]*still_over=", cell.source, re.S)
     }
     rows = [line for line in page.splitlines() if re.match(r"\| \[\d\d .*\d s \|$", line)]
-    assert len(rows) == len(build.sources())
-    assert set(re.findall(r"\((\w+)\.ipynb#cell-id=([\w-]+)\)", "".join(rows))) == shown
+    assert len(rows) == len(LESSONS)
+    assert set(re.findall(r"\(([\w/]+)\.ipynb#cell-id=([\w-]+)\)", "".join(rows))) == shown
 
 
 def test_the_page_begins_with_a_picture_and_says_where_to_begin_before_any_table(page):

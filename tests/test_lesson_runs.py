@@ -14,6 +14,7 @@ from didiff.notebook.pictures import png
 from didiff.notebook.widgets import Explorer, Frame, slider
 from lessons.source import build
 from tests import sweep
+from tests.test_split import SPLIT
 
 # What a lesson warns of is told by its stored notebook, not here.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -25,20 +26,30 @@ def cell(code: str) -> nbformat.NotebookNode:
     return nbformat.v4.new_code_cell(code)
 
 
-def ran(notebook: nbformat.NotebookNode, monkeypatch) -> nbformat.NotebookNode:
-    """The notebook, run while a sweep watches, and swept in the end."""
+def ran(notebook: nbformat.NotebookNode, monkeypatch, least: int = 1) -> nbformat.NotebookNode:
+    """The notebook, run while a sweep watches, and swept in the end; least: number of sliders."""
     monkeypatch.setattr(build, "TIMEOUT", PATIENCE)
-    first, last = (cell(f"import tests.sweep; tests.sweep.{do}()") for do in ("watch", "over_all"))
+    sweeps = "watch()", f"over_all({least})"
+    first, last = (cell(f"import tests.sweep; tests.sweep.{do}") for do in sweeps)
     notebook.cells = [first, *notebook.cells, last]
     path = os.pathsep.join(filter(None, [str(build.LESSONS.parent), os.environ.get("PYTHONPATH")]))
     return build.run(notebook, PYTHONPATH=path, OMP_NUM_THREADS="1")
 
 
 # the later a lesson the longer it takes, and what takes long is best begun first
-@pytest.mark.parametrize("lesson", [source.stem for source in reversed(build.sources())])
+@pytest.mark.parametrize("lesson", [*map(build.name, reversed(build.sources()))])
 def test_a_lesson_runs_and_its_sliders_draw_over_their_whole_grid(lesson, monkeypatch):
     (source,) = build.sources(lesson)
-    ran(build.build(source), monkeypatch)
+    ran(build.build(source), monkeypatch, least=0 if build.is_deeper(source) else 1)
+
+
+@pytest.mark.parametrize("source", SPLIT, ids=build.name)
+def test_each_section_of_a_split_lesson_runs_after_the_setup_alone(source):
+    setup, sections = build.sections(source)
+    for codes in sections.values():
+        names = {"__name__": "__main__"}
+        for code in [*setup, *codes]:
+            exec(compile(code, source.name, "exec"), names)
 
 
 def test_a_check_that_fails_ends_the_run(monkeypatch):

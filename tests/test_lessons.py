@@ -12,6 +12,7 @@ import pytest
 from nbclient.exceptions import CellExecutionError
 
 from lessons.source import build, index
+from tests.benchmarks.reading import shown_lines
 
 KINDS = {"setup", "formula", "check", "play", "exercise", "solution"}
 
@@ -19,7 +20,7 @@ CELL_LINES = 25
 MEDIAN_LINES = 7
 IMAGES = ("image/png", "image/jpeg")
 
-WRITTEN = [source.stem for source in build.sources()]
+WRITTEN = [build.name(source) for source in build.sources()]
 LESSONS = pytest.mark.parametrize("lesson", WRITTEN)
 
 
@@ -40,8 +41,9 @@ def tags(cell):
 
 
 def test_each_source_is_a_lesson_of_the_course_and_each_notebook_has_a_source():
-    assert set(WRITTEN) <= set(index.LESSONS)
-    assert sorted(path.stem for path in build.LESSONS.glob("*.ipynb")) == WRITTEN
+    assert {source.stem for source in build.sources()} <= set(index.LESSONS)
+    stored = [*build.LESSONS.glob("*.ipynb"), *build.LESSONS.glob("deeper/*.ipynb")]
+    assert set(stored) == set(map(build.notebook_of, build.sources()))
 
 
 # ------------------------------------------------------------------------ built and run
@@ -54,7 +56,7 @@ def test_the_stored_notebook_is_the_one_its_source_builds(lesson):
     for cell in kept.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    assert kept == built, f"say: make lessons ONLY={lesson[:2]}"
+    assert kept == built, f"say: make lessons ONLY={lesson}"
 
 
 @LESSONS
@@ -78,7 +80,8 @@ def test_nothing_is_stored_that_dies_with_the_kernel(lesson):
 
 @LESSONS
 def test_the_first_code_cell_installs_the_course_where_it_is_missing(lesson):
-    first, expected = code_cells(lesson)[0], build.install_cell()
+    first, setup = code_cells(lesson)[:2]
+    expected = build.install_cell(setup, lesson.startswith("deeper/"))
     assert (first.source, first.metadata) == (expected.source, expected.metadata)
     assert first.metadata["jupyter"]["source_hidden"]  # nobody comes for it
 
@@ -141,12 +144,6 @@ class Images(HTMLParser):
     def handle_starttag(self, tag, attrs):
         if tag == "img":
             self.alts.append(dict(attrs).get("alt"))
-
-
-def shown_lines(cell):
-    """The lines of code that a reader sees: none of a folded cell."""
-    folded = cell.metadata.get("jupyter", {}).get("source_hidden")
-    return [] if folded else list(filter(str.strip, cell.source.splitlines()))
 
 
 @LESSONS

@@ -247,14 +247,14 @@ class Shell:
     there = False
 
 
-def first_cell(monkeypatch, shell, drive=None, address="", version=(3, 12, 0)):
+def first_cell(monkeypatch, shell, drive=None, address="", version=(3, 12, 0), deeper=False):
     """Runs the first cell where didiff is not installed, but for what `shell` installs."""
     settings = SETTINGS | {"tool": {"didiff": {"repository": address}}}
     monkeypatch.setattr(build.tomllib, "loads", lambda _: settings)
     spec = SimpleNamespace(origin="site-packages/didiff/__init__.py")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec if shell.there else None)
     monkeypatch.setattr(sys, "version_info", version)
-    text = build.install_cell().source
+    text = build.install_cell(deeper=deeper).source
     text = text.replace("/content/drive/MyDrive", str(drive)) if drive else text
     shell.cell.update(get_ipython=lambda: shell)
     exec(TransformerManager().transform_cell(text), shell.cell)
@@ -282,6 +282,15 @@ def test_a_wheel_in_the_working_folder_comes_first(home, monkeypatch):
     shell = Shell(True)
     first_cell(monkeypatch, shell, drive=home)
     assert shell.asked == [f'install --quiet "{WHEEL}"']
+
+
+def test_a_wheel_beside_the_lessons_serves_what_is_deeper(home, monkeypatch):
+    (home / "deeper").mkdir()
+    (home / WHEEL).touch()
+    monkeypatch.chdir(home / "deeper")
+    shell = Shell(True)
+    first_cell(monkeypatch, shell, deeper=True)
+    assert shell.asked == [f'install --quiet "../{WHEEL}"']
 
 
 def test_without_a_wheel_the_public_address_is_asked(home, monkeypatch):

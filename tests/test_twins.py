@@ -24,7 +24,7 @@ def python(cell) -> ast.Module:
 
 def twins(source) -> dict[str, Callable]:
     """The library's dotted name -> the lesson's own function."""
-    lesson, found = types.ModuleType(source.stem), {}
+    lesson, found = types.ModuleType(build.name(source)), {}
     _install, *cells = (cell for cell in index.built(source).cells if cell.cell_type == "code")
     for cell in cells:
         tags = cell.metadata.get("tags", [])
@@ -37,7 +37,9 @@ def twins(source) -> dict[str, Callable]:
     return found
 
 
-TWINS = [(source.stem, *twin) for source in build.sources() for twin in twins(source).items()]
+TWINS = [
+    (build.name(source), *twin) for source in build.sources() for twin in twins(source).items()
+]
 
 
 @pytest.mark.parametrize(

@@ -1,932 +1,684 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 06 · Score and noise
 #
-# *A network that guesses noise has learnt, without computing a single probability, which way is up.*
+# **Why is guessing the noise the same as knowing the score?**
 #
-# **You need** noising, `xt = signal * x0 + noise * eps` (lesson 03), gradients, Bayes' rule, conditional
-# expectation, and from lesson 05 Algorithm 1 and the floor of its loss. DDIM (lesson 07) serves as a black
-# box that turns noise into samples.
-#
-# **You will be able to** say what a score is, derive it in six steps, explain why regression onto noise
-# finds it, measure how far a trained network is from the truth, and tell what becomes of a model that
-# has learnt its training set *too* well.
-#
-# **Time on two CPU cores**: about 20 seconds to run, an hour and a half to read and play.
-#
-# **The codes.** The course follows a series of lectures and tests what they say. (L6-41) names a slide, DS-25
-# one of another deck, E-09 a slip on a slide, T-10 a classic mistake of students.
+# Run the next cells, then move the slider. The lines are contours of a density in the plane: data in
+# three bumps, with noise added. Each arrow is the **score** at its place. It points in the direction in
+# which the logarithm of the density grows fastest, and its length says how fast. (A score of length
+# $|s|$ is drawn with length $|s| / (1 + |s|)$.)
 
-# %% tags=["setup"]
-import math
+# %% [markdown] tags=["notes"]
+# **5 min, for the lecturer.** Run the notebook beforehand. *Ask before you move the slider:* how many hills
+# are left at k = 300? Where do the arrows point at k = 1000? *Expect:* "three smaller ones" and "nowhere".
+# *In fact* there is one hill at k = 300. At k = 1000 every arrow points to the middle.
 
+# %% tags=["setup", "skip"]
 import torch
 
-from didiff import DDPMSchedule, Denoiser, add_noise, data, loss, mixtures, networks
-from didiff.notebook import museum, plots, widgets
-from didiff.notebook.museum import Check
+from didiff import (
+    DDPMSchedule,
+    Denoiser,
+    Prediction,
+    add_noise,
+    guidance,
+    loss,
+    mixtures,
+    networks,
+)
+from didiff.notebook import plots, widgets
 from didiff.samplers import ddim, initial_noise, last
-from didiff.schedules import grid
-from didiff.training import fit, random_steps
+from didiff.schedules import cosine, grid
+from didiff.training import fit, random_steps, weights
 
 torch.manual_seed(0)
-torch.set_num_threads(1)  # the networks are small: two threads would wait for each other
+torch.set_num_threads(1)  # a second thread does not help small networks
 plots.style()
 schedule = DDPMSchedule()
 
-# %% [markdown]
-# The course follows a series of lectures and tests them: (L6-44) is one of their slides, E-09 a slip in
-# it, T-26 a classic mistake. Their step $t$ is our $k$:
-#
-# | in the code | what it is |
-# |---|---|
-# | `t = schedule.at(k)` | the *level* of step $k$: `t.signal` is $\sqrt{\bar\alpha_k}$, `t.noise` is $\sqrt{1-\bar\alpha_k}$; $k = 0$ is the data, with `alpha_bar[0]` = 1 |
-# | `t.like(x)` | the same pair, shaped to multiply the samples of `x` |
-# | `mixture.sample(n)[0]` | $n$ clean points; `[1]` would be their labels |
-# | `mixture(xt, t).eps` | the exact $\mathbb E[\epsilon \mid x_t]$, by a formula |
-# | `mixtures.Mixture(digits)` | a component of width 0 on each digit |
-# | `Denoiser(net, target="eps")` | a network, called like a mixture; its output is $\epsilon_\theta$ |
-# | `loss(denoiser, x0, t)` | $\lVert\epsilon-\epsilon_\theta\rVert^2$ of lesson 05, the mean over the numbers of each sample; a mixture must be told `target="eps"` |
 
-# %% [markdown] tags=["formula"]
-# ## 1. Which way is up?
-#
-# **Story.** You stand on a hill in thick fog. You see neither its shape nor its height, but your feet
-# tell you where the ground rises, and how steeply. If the height is the logarithm of a probability
-# density, the arrow under your feet is the **score**. With $p_t$ for the density of noisy points at
-# level $t$,
-#
-# $$s(x, t) \;=\; \nabla_x \log p_t(x) .$$
-#
-# Where we can write the density down, automatic differentiation finds the arrow.
-
-
-# %%
-def autograd_score(log_prob, x):
-    """grad_x log p at each point of x (B, d); log_prob: (B, d) -> (B,)."""
-    x = x.detach().requires_grad_()
-    total = log_prob(x).sum()  # each point occurs in one term: its gradient is that term's
-    (gradient,) = torch.autograd.grad(total, x)
-    return gradient
-
-
-# %% [markdown]
-# **Check** (L6-35). At $k = 100$ our landscape has three hills in the plane. We compare the gradient
-# with differences of heights, then take a small step along the arrow from each of 1,000 places.
-# Predict: how many of the steps lead upwards?
-
-# %% tags=["check", "L6-35"]
-three, t = mixtures.three_modes(), schedule.at(100)
-x = 1.5 * torch.randn(1000, 2, dtype=torch.float64)
-arrows = autograd_score(lambda x: three.log_prob(x, t), x)
-h = 1e-5 * torch.eye(2, dtype=torch.float64)
-slopes = torch.stack([(three.log_prob(x + e, t) - three.log_prob(x - e, t)) / 2e-5 for e in h], 1)
-print(f"by autograd    ({arrows[0, 0]:.6f}, {arrows[0, 1]:.6f})")
-print(f"by differences ({slopes[0, 0]:.6f}, {slopes[0, 1]:.6f})")
-assert (arrows - slopes).abs().max() < 1e-7
-
-# %% tags=["check", "L6-35"]
-upwards = three.log_prob(x + 1e-3 * arrows, t) > three.log_prob(x, t)
-print(f"steps that lead upwards: {upwards.double().mean():.0%}")
-assert upwards.all()
-
-# %% [markdown]
-# **Why ask for the slope rather than the height?** A density integrates to one: whoever models it must
-# either build it so that it does, or compute the integral. A slope needs no such thing: make the density
-# seven times too large, and its logarithm moves up by $\log 7$, which no gradient sees (DS-25).
-
-
-# %% tags=["check", "DS-25"]
-def seven_times(x):
-    return 7 * three.log_prob(x, t).exp()
-
-
-unnormalised = autograd_score(lambda x: seven_times(x).log(), x)
-heights = seven_times(x[:1]).item(), three.log_prob(x[:1], t).exp().item()
-print(f"heights {heights[0]:.2e} and {heights[1]:.2e}")
-print(f"scores  {unnormalised[0, 0]:.6f} and {arrows[0, 0]:.6f}")
-assert (seven_times(x) / three.log_prob(x, t).exp() - 7).abs().max() < 1e-10
-assert (unnormalised - arrows).abs().max() < 1e-10
-
-# %% [markdown]
-# **Play.** Each noise level has a landscape of its own. Predict, before you move the slider: how many
-# hills are left at $k = 300$, and where do the arrows point at $k = 1000$? (The drawn lengths are
-# proportional to $|s| / (1 + |s|)$, on one scale for all levels. The readout has the true size, a root
-# mean square over $p_t$.)
-
-
-# %% tags=["play"]
+# %% tags=["play", "draw", "skip"]
 def square(side, reach):
     """side * side points on a grid over [-reach, reach]^2."""
     line = torch.linspace(-reach, reach, side, dtype=torch.float64)
     return torch.cartesian_prod(line, line)
 
 
-def size(vectors, weight):
-    """Root mean square length of vectors (N, d) under weights (N,)."""
-    return ((weight * vectors.square().sum(1)).sum() / weight.sum()).sqrt()
-
-
-# %% tags=["play"]
 def hills(density, side):
-    """How many points of the grid are as high as everything around them."""
+    """How many points of the grid are as high as all around them."""
     height = density.reshape(1, side, side)
-    highest = torch.nn.functional.max_pool2d(height, 3, stride=1, padding=1)
+    highest = torch.nn.functional.max_pool2d(height, 3, 1, padding=1)
     return int((height == highest).sum())
 
 
-# %% tags=["play"]
-def landscapes(mixture, schedule, places, fine):
-    """The slider's callback. A new figure would be slow: frames turn the arrows of this one."""
+def typical(score, density):
+    """Root mean square length of the score under the density."""
+    mean = (density * score.square().sum(1)).sum() / density.sum()
+    return mean.sqrt()
+
+
+# %% tags=["play", "draw", "skip"]
+def landscapes(world, schedule, places, fine):
+    """The slider's callback: each level turns the same arrows."""
     fig, (ax,) = plots.panels(size=(3.9, 3.7))
     plots.field(places, -places, role="exact", ax=ax)
     ax.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3))
-    (arrows,) = ax.collections
+    arrows = ax.collections[0]
 
     def frames(k):
         t = schedule.at(k)
-        score, density = mixture.score(places, t), mixture.log_prob(fine, t).exp()
-        arrows.set_UVC(*(score / (1 + score.norm(dim=1, keepdim=True))).T)
+        score = world.score(places, t)
+        density = world.log_prob(fine, t).exp()
+        length = score.norm(dim=1, keepdim=True)
+        arrows.set_UVC(*(score / (1 + length)).T)
         for old in ax.collections[1:]:
             old.remove()
-        plots.contours(lambda x: mixture.log_prob(x, t).exp(), 3.3, ax=ax)
-        rms = size(mixture.score(fine, t), density)
-        words = f"step {k} of 1000: signal {t.signal:.2f}, noise {t.noise:.2f}"
-        words += f"; hills: {hills(density, 81)}; |score| {rms:.2f}"
+        plots.contours(lambda x: world.log_prob(x, t).exp(), 3.3, ax=ax)
+        words = f"signal {t.signal:.2f}, noise {t.noise:.2f}"
+        words += f"; hills: {hills(density, 81)}"
+        words += f"; |score| {typical(world.score(fine, t), density):.2f}"
         yield widgets.Frame(plots.png(fig), words)
 
     return frames
 
 
-# %% tags=["play"]
+# %% tags=["play", "draw", "fragment"]
 explorer = widgets.Explorer(
-    landscapes(three, schedule, square(13, 3.0), square(81, 4.0)),
-    {"k": widgets.slider("noise level k =", 10, 1000, value=100, step=10)},
+    landscapes(
+        mixtures.three_modes(), schedule, square(13, 3.0), square(81, 4.0)
+    ),
+    {"k": widgets.slider("step k =", 10, 1000, value=100, step=10)},
     width=400,
 )
 explorer.show(
-    alt="Arrows of the score over the contour lines of a density in the plane. At little noise "
-    "they lead to three separate hills; the hills merge into one, which becomes round and ends in "
-    "the middle, with all arrows pointing there.",
+    alt="Arrows of the score over the contour lines of a density in the "
+    "plane. At little noise they lead to three separate hills; the hills "
+    "merge into one, which becomes round and ends in the middle, with all "
+    "arrows pointing there.",
     still_over="k",
     values=[10, 50, 100, 150, 200, 250, 300, 400, 500, 700, 1000],
 )
 
-# %% tags=["check"]
-for k, words in {1000: "hills: 1; |score| 1.41", 300: "hills: 1;", 100: "hills: 3;"}.items():
-    explorer["k"].value = k
-    explorer.wait()
-    print(explorer.readout)
-    assert words in explorer.readout  # 1.41 is the square root of 2: N(0, I) in the plane
-
-# %% [markdown] tags=["formula"]
-# ## 2. The score of a point that knows where it came from
+# %% [markdown] tags=["slide"]
+# **The answer in five lines**
 #
-# **Story.** Nobody can write down the density of all noisy images. But that of the noisy versions of
-# *one* image $x_0$ is a plain Gaussian, known since lesson 03. Let us climb this hill first, as the
-# lecture does. With $d$ numbers in $x$ and $v$ = `t.noise**2`,
+# 1. The score is the gradient of the log density. It needs no normalising constant.
+# 2. If the clean point is known, the score is −ε / noise, where ε is the noise that was added.
+# 3. If it is unknown, the score is the average of −ε / noise over all clean points, weighted with their
+#    probability given $x_t$.
+# 4. Least squares learns averages. So a network that learns to guess ε learns the score.
+# 5. A sampler with the exact score of a training set only copies its pictures.
+
+# %% [markdown] tags=["skip"]
+# **You need** the formula `xt = signal * x0 + noise * eps` ([lesson 03](03_forward_process.ipynb)), the
+# training loop ([05](05_training_objective.ipynb)), gradients, Bayes' rule, conditional expectation.
 #
-# $$\log p(x_t \mid x_0) \;=\; -\tfrac d2 \log (2\pi v) \;-\; \frac{\lVert u\rVert^2}{2v},
-# \qquad u = x_t - \text{signal}\cdot x_0 .$$
+# **You will be able to** derive the score for known and unknown clean points, explain why a network that
+# guesses ε learns it, and measure how well.
+#
+# **Time:** about an hour with both exercises. Each section runs on its own after the setup cell. Proofs,
+# more checks and famous bugs are in [deeper/06](deeper/06_score_and_noise.ipynb).
+#
+# | formula | code | meaning |
+# |---|---|---|
+# | $k$, $t$ | `t = schedule.at(k)` | a step from 0 (data) to 1000, and its noise level |
+# | signal, noise | `t.signal`, `t.noise` | $\sqrt{\bar\alpha_k}$ and $\sqrt{1-\bar\alpha_k}$ |
+# | $x_0,\ \epsilon,\ x_t$ | `x0`, `eps`, `xt` | clean point, standard normal numbers, noisy point |
+# | $p(x_0)$ | `world` | data whose density is known; `world.sample(n)[0]` draws n fresh points |
+# | $p_t$, $s$ | `world.log_prob(x, t).exp()`, `world.score(x, t)` | density of noisy points and its score, exact |
+# | $\mathbb E[x_0 \mid x_t],\ \mathbb E[\epsilon \mid x_t]$ | `world(xt, t).x0`, `.eps` | exact averages, as a pair `Prediction(x0, eps)` |
+# | $\frac1d\lVert a\rVert^2$ | `a.square().mean(1)` | a loss is a *mean* of squares over the $d$ numbers of a sample |
+
+# %% [markdown] tags=["formula", "slide"]
+# ## 1. The slope of a landscape
+#
+# **What is a score, and why do we want it instead of the density?**
+#
+# $$s(x, t) \;=\; \nabla_x \log p_t(x)$$
+#
+# A density must integrate to one. Many models give it only up to a factor, the
+# [normalising constant](https://en.wikipedia.org/wiki/Normalizing_constant). To find it, one must
+# integrate over all pictures, and nobody can. The score does not contain it:
+# $\log(7p) = \log 7 + \log p$, and the constant $\log 7$ has gradient zero. Where the density is known,
+# automatic differentiation finds the score.
+
+# %% [markdown] tags=["notes"]
+# **5 min, for the lecturer,** with the answer in five lines. *Ask before the picture:* the data have two
+# bumps; at which places is the score zero? *Expect:* "on the two tops". *In fact* also at the bottom of the
+# valley. Leave out the code.
+
+# %% tags=["draw", "fragment"]
+line = torch.linspace(-2.5, 2.5, 200, dtype=torch.float64)[:, None]
+log_p = mixtures.bimodal().log_prob(line, schedule.at(100))
+fig = plots.densities(
+    line,
+    {"exact, log p": log_p, "log 7p": log_p + torch.tensor(7.0).log()},
+    ylabel="log density",
+)
+plots.show(
+    fig,
+    alt="Two curves with two hills each, the upper one a copy of the "
+    "lower, moved up by the same amount everywhere.",
+    caption="The density times 7: its logarithm is larger by log 7 "
+    "everywhere, and its slope is the same.",
+)
 
 
-# %%
-def conditional_log_prob(x, x0, t):
-    """log p(xt = x | x0) for x, x0 (B, d): (B,)."""
-    u, v = x - t.signal * x0, t.noise**2
-    return -x.shape[1] / 2 * (2 * math.pi * v).log() - u.square().sum(1) / (2 * v)
+# %% tags=["check", "L6-35", "DS-25", "skip"]
+def autograd_score(log_prob, x):
+    """grad_x log p at each point of x (B, d); log_prob: (B, d) -> (B,)."""
+    x = x.detach().requires_grad_()
+    total = log_prob(x).sum()  # each point occurs in one term only
+    return torch.autograd.grad(total, x)[0]
 
+
+world, t = mixtures.three_modes(), schedule.at(100)
+
+
+def log_7p(x):
+    return (7 * world.log_prob(x, t).exp()).log()
+
+
+x = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+h = torch.tensor([[1e-5, 0.0]], dtype=torch.float64)
+slope = autograd_score(log_7p, x)[0, 0].item()
+rise = (world.log_prob(x + h, t) - world.log_prob(x - h, t)).item()
+print(f"gradient of log 7p along x1: {slope:.6f}")
+print(f"log p, difference quotient:  {rise / 2e-5:.6f}")
+assert abs(slope - rise / 2e-5) < 1e-6
 
 # %% [markdown]
-# **Steps 1 to 3** (L6-41). The first term has no slope. For the second we need $\nabla (u^\top u) = 2u$,
-# which the lecture takes from a rule, $\nabla (x^\top A x) = 2Ax$. Try the rule with a random matrix.
+# **Remember:** the score is the gradient of the log density, and it needs no normalising constant.
 
-# %% tags=["check", "L6-41"]
-u, A = torch.randn(1000, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)
-slope = autograd_score(lambda u: (u * (u @ A.T)).sum(1), u)
-print(f"2Au differs from the gradient of u'Au by up to {(2 * u @ A.T - slope).abs().max():.2f}")
-print(f"(A + A')u by less than 1e-12: {bool((u @ (A + A.T) - slope).abs().max() < 1e-12)}")
-assert (u @ (A + A.T) - slope).abs().max() < 1e-12
-assert (2 * u @ A.T - slope).abs().max() > 0.1
-assert (autograd_score(lambda u: (u * u).sum(1), u) - 2 * u).abs().max() < 1e-12
-
-# %% [markdown]
-# The rule wants a symmetric $A$, and our $A$ is the identity.
+# %% [markdown] tags=["formula", "slide"]
+# ## 2. The score when the clean point is known
 #
-# **Step 4** (L6-42). Put together, the **conditional score** points straight back to the shrunken $x_0$:
+# **Nobody can write down the density of all noisy photographs. What about the noisy versions of one?**
 #
-# $$\nabla \log p(x_t \mid x_0) \;=\; -\frac{x_t - \text{signal}\cdot x_0}{\text{noise}^2} .$$
+# They are Gaussian (lesson 03), with mean signal · $x_0$ and standard deviation "noise". The difference
+# from the mean is $x_t - \text{signal}\cdot x_0 = \text{noise}\cdot\epsilon$. So
+#
+# $$\log p(x_t \mid x_0) = -\frac{\lVert x_t - \text{signal}\cdot x_0\rVert^2}{2\,\text{noise}^2} + \text{const},
+# \qquad
+# \nabla\log p(x_t \mid x_0) = -\frac{x_t - \text{signal}\cdot x_0}{\text{noise}^2} = -\frac{\epsilon}{\text{noise}} .$$
+
+# %% [markdown] tags=["notes"]
+# **7 min, for the lecturer,** derivation on the board. *Ask:* the noise goes to zero; does the score become
+# small or large? *Expect:* "small". *In fact* its length is about √d / noise, so it grows without bound.
+# Leave out the code.
+
+# %% tags=["draw", "fragment"]
+t = schedule.at(150)
+x0 = torch.tensor([1.5, 1.0]).expand(30, 2)
+xt = add_noise(x0, torch.randn(30, 2), t).float().requires_grad_()
+law = torch.distributions.Normal(t.signal * x0, t.noise)
+law.log_prob(xt).sum().backward()  # the score, by autograd
+start = xt.detach()
+end = start + t.noise**2 * xt.grad
+grey, blue = (plots.ROLE[role]["color"] for role in ("noise", "data"))
+fig, (ax,) = plots.panels(size=(4.8, 3.4))
+ax.plot(*torch.stack([start, end]).unbind(2), "k-", lw=0.5, alpha=0.5)
+look = {"angles": "xy", "scale_units": "xy", "scale": 2, "width": 0.006}
+ax.quiver(*start.T, *(end - start).T, zorder=3, **look)
+ax.plot(*start.T, "o", color=grey, label="noisy, xt")
+ax.plot(1.5, 1.0, "o", ms=7, color=blue, label="clean, x0")
+ax.plot(*(t.signal * x0[0]), "kx", ms=9, mew=2, label="signal · x0")
+ax.set(xlabel="x₁", ylabel="x₂", aspect="equal")
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+plots.show(
+    fig,
+    alt="Thirty grey noisy points around a centre. From each a thin line "
+    "leads to the same cross, a little nearer to the origin than the blue "
+    "clean point; black arrows cover the first half of each line.",
+    caption="Thirty noisy versions of one point at k = 150. Thin lines: "
+    "noise² times the score, by autograd; arrows: half of it.",
+)
 
 
-# %%
-def conditional_score(x, x0, t):
-    """grad_x log p(xt = x | x0) = -(x - signal * x0) / noise^2."""
-    signal, noise = t.like(x)
-    return -(x - signal * x0) / noise**2
+# %% tags=["check", "L6-42", "L6-45", "skip"]
+def conditional_score(xt, x0, t):
+    """grad log p(xt | x0) = -(xt - signal * x0) / noise^2."""
+    return -(xt - t.signal * x0) / t.noise**2
 
 
-# %% tags=["check", "L6-42"]
 t = schedule.at(100)
-x0, eps = torch.randn(2, 10_000, 3, dtype=torch.float64)
-xt = add_noise(x0, eps, t)
-by_autograd = autograd_score(lambda x: conditional_log_prob(x, x0, t), xt)
-by_formula = conditional_score(xt, x0, t)
-print(f"by autograd {by_autograd[0, 0]:.6f}, by the formula {by_formula[0, 0]:.6f}")
-assert (by_autograd - by_formula).abs().max() < 1e-12
-
-# %% [markdown]
-# **Step 5** (L6-43). Who knows $x_0$ and $x_t$ knows the noise, $\epsilon = (x_t - \text{signal}\cdot
-# x_0) / \text{noise}$. There and back, in two precisions:
-
-# %% tags=["check", "L6-43"]
-rows = []
-for k in (1, 100, 1000):
-    t, errors = schedule.at(k), []
-    for dtype in (torch.float64, torch.float32):
-        start, drawn = x0.to(dtype), eps.to(dtype)
-        found = (add_noise(start, drawn, t) - t.signal * start) / t.noise
-        errors.append((found - drawn).abs().max().item())
-    rows.append([k, *[f"1e{math.ceil(math.log10(error))}" for error in errors]])
-    assert errors[0] < 1e-12
-    assert errors[1] < 4e-7 * xt.abs().max() / t.noise  # a few roundings, divided by the noise
-plots.table(rows, header=["k", "float64", "float32"], caption="largest error, rounded up")
-
-# %% [markdown]
-# At $k = 1$ we divide by 0.01, and float32 loses two of its seven digits.
-#
-# **Step 6: a question.** Now the lecture replaces $u$ by the noise (L6-44), in three lines:
-#
-# $$(1)\; -\frac{u}{v} \qquad (2)\; -\frac{u}{v}\cdot\frac1{\sqrt v} \qquad
-# (3)\; -\frac{\epsilon}{\sqrt v}$$
-#
-# Are the three equal? Predict first, then run.
-
-# %% tags=["check", "L6-44", "E-09"]
-rows = []
-for k in (1, 10, 100, 500, 1000):
-    t = schedule.at(k)
-    xt, v = add_noise(x0, eps, t), t.noise**2
-    u = xt - t.signal * x0
-    first, second, third = -u / v, -u / v / v.sqrt(), -eps / v.sqrt()
-    rows.append([k, (first / third).median().item(), (second / third).median().item()])
-    assert (first / third - 1).abs().max() < 1e-8
-    assert (second / third * t.noise - 1).abs().max() < 1e-8
-plots.table(rows, header=["k", "(1) / (3)", "(2) / (3)"], caption="the three lines, compared")
-
-# %% [markdown]
-# Lines (1) and (3) agree; line (2) has a factor $1/\sqrt v$ too many (E-09): 100 at the first step, 1 at
-# the last, where nobody would notice. What was meant is $-\frac{u}{\sqrt v}\cdot\frac{1}{\sqrt v}$. The
-# start and the end of the derivation are right.
-#
-# **The result** (L6-45): $\nabla \log p(x_t \mid x_0) = -\epsilon / \text{noise}$. *To go up, move
-# against the noise.* And how far? A vector of $d$ standard normal numbers has length about $\sqrt d$,
-# so this score has length about $\sqrt d / \text{noise}$, and grows without bound as the noise goes to 0
-# (the marginal score need not: section 6).
-
-# %% tags=["check", "L6-45"]
-rows, n = [], eps.numel()
-for k in (1, 100, 1000):
-    t = schedule.at(k)
-    uphill = conditional_score(add_noise(x0, eps, t), x0, t)
-    length = uphill.square().sum(1).mean().sqrt().item()
-    rows.append([k, length, (3**0.5 / t.noise).item()])
-    assert (uphill + eps / t.noise).abs().max() < 1e-10 / t.noise**2
-    assert abs(length / rows[-1][2] - 1) < 4 * (2 / n) ** 0.5 / 2  # the square: +- sqrt(2 / n)
-plots.table(rows, header=["k", "measured", "√d / noise"], caption="length of the score, d = 3")
+x0, eps = torch.randn(2, 1000, 3, dtype=torch.float64)
+xt = add_noise(x0, eps, t).requires_grad_()
+law = torch.distributions.Normal(t.signal * x0, t.noise)
+law.log_prob(xt).sum().backward()
+print(f"gradient of the log density: {xt.grad[0, 0]:.6f}")
+print(f"-eps / noise:                {-eps[0, 0] / t.noise:.6f}")
+assert (xt.grad + eps / t.noise).abs().max() < 1e-9
+assert (xt.grad - conditional_score(xt, x0, t)).abs().max() < 1e-9
 
 # %% [markdown] tags=["exercise"]
-# **Exercise 1.** $x_0$ is a colour image of 32 × 32 pixels, $x_t$ a noisy version of it at $k = 10$, where
-# noise is 0.0435. How long is the conditional score at $x_t$, and how far is it from $x_t$ to signal · $x_0$?
+# **Remember:** if the clean point is known, the score is −ε / noise. It points from $x_t$ to
+# signal · $x_0$.
+#
+# **Exercise 1** (easy). A colour image has $32 \times 32$ pixels. At $k = 10$ noise is 0.0435. How long
+# is the score of $x_t$ given $x_0$, and how far is it from $x_t$ to signal · $x_0$?
 #
 # <details><summary>Answer</summary>
-# d = 3 · 32 · 32 = 3072, so about √3072 / 0.0435 = 1270. The way back is noise² times this, noise · √d =
-# 2.4: near the data slopes are steep and ways short.
+# The image has d = 3 · 32 · 32 = 3072 numbers, and d standard normal numbers have length about √d. So the
+# score has length about √3072 / 0.0435, or 1270. The distance is about noise · √d, or 2.4.
 # </details>
 
-# %% [markdown] tags=["formula"]
-# ## 3. The score of a point that has forgotten
+# %% [markdown] tags=["formula", "slide"]
+# ## 3. The score when the clean point is unknown
 #
-# **Story.** A sampler starts from noise; there is no $x_0$ to go back to. It needs the slope of the
-# *marginal* density $p_t(x) = \int p(x \mid x_0)\, p(x_0)\, dx_0$ (L6-46). How are the two slopes related?
-# Differentiate the integral with $\nabla p = p\, \nabla \log p$, divide by $p_t(x)$, and use Bayes' rule:
+# **A sampler starts from noise and knows no $x_0$. What is the score then?**
 #
-# $$\begin{aligned}
-# \nabla p_t(x) &= \int \nabla p(x \mid x_0)\, p(x_0)\, dx_0
-# = \int p(x \mid x_0)\, \nabla \log p(x \mid x_0)\; p(x_0)\, dx_0 \\
-# \nabla \log p_t(x) &= \int \frac{p(x \mid x_0)\, p(x_0)}{p_t(x)}\; \nabla \log p(x \mid x_0)\, dx_0
-# = \int p(x_0 \mid x)\, \nabla \log p(x \mid x_0)\, dx_0 \\
-# &= \mathbb E\big[\nabla \log p(x_t \mid x_0) \,\big|\, x_t = x\big]
-# \end{aligned}$$
+# It is that of the *marginal* density $p_t(x) = \int p(x \mid x_0)\, p(x_0)\, dx_0$. We use the
+# chain rule, $\nabla p = p\,\nabla\log p$, and Bayes' rule:
 #
-# *The marginal score is the average of the conditional ones, over all the $x_0$ that may have led here.*
+# $$\nabla\log p_t(x)
+# = \frac{\int \nabla p(x \mid x_0)\, p(x_0)\, dx_0}{p_t(x)}
+# = \int \underbrace{\frac{p(x \mid x_0)\, p(x_0)}{p_t(x)}}_{p(x_0 \mid x)}
+# \,\nabla\log p(x \mid x_0)\, dx_0 .$$
 #
-# Nothing in these lines asks what $x_0$ is. For a mixture of Gaussians on the line, put in its place the
-# number $j$ of the component, of mean $m_j$ and standard deviation $s_j$: given $j$, $x_t$ is Gaussian
-# with variance $V_j = (\text{signal}\cdot s_j)^2 + \text{noise}^2$ and slope $(\text{signal}\cdot m_j -
-# x)/V_j$. The weights $p(j \mid x)$ are the softmax over $j$ of $\log p(j) + \log p(x \mid j)$.
+# This is an average: $\;\nabla\log p_t(x) = \mathbb E\big[\nabla\log p(x_t \mid x_0) \,\big|\, x_t = x\big]$.
+# Every clean point pulls towards signal · $x_0$, with the weight $p(x_0 \mid x)$.
+
+# %% [markdown] tags=["notes"]
+# **10 min, for the lecturer.** *Ask before the slider:* the data are two bumps, at −1 and +1. What is the
+# score at 0? *Expect:* "large, there are no data". *In fact* it is zero: both sides pull equally hard. At
+# k = 100 the curve rises through 0: points left of 0 go left, points right of it go right. Leave out the
+# code that follows.
+
+# %% [markdown] tags=["formula", "subslide"]
+# The derivation holds for any hidden variable in place of $x_0$. Take a mixture of Gaussians in one
+# dimension, and let $j$ be the component that $x_0$ came from, with mean $m_j$ and standard deviation
+# $\sigma_j$. Given $j$, $x_t$ is Gaussian with variance $V_j = (\text{signal}\cdot \sigma_j)^2 +
+# \text{noise}^2$. So the average is a short sum,
+#
+# $$s(x, t) = \sum_j p(j \mid x)\; \frac{\text{signal}\cdot m_j - x}{V_j} .$$
+#
+# **Move the slider.** The data are two bumps, at ±1 with $\sigma_j = 0.3$. The blue lines are the scores if
+# the bump is known, times $V$, and the dashed curve is the marginal score times $V$. As an average it lies
+# between the lines, in the shaded band. From which step on has it only one zero?
 
 
-# %% tags=["twin:didiff.mixtures.Mixture.score"]
+# %% tags=["play", "draw", "skip"]
+def pulls(world, schedule, x):
+    """The slider's callback: V times the score at places x (n,)."""
+    fig, (ax,) = plots.panels(size=(4.4, 3.3))
+    blue = plots.ROLE["data"]["color"]
+    names = "bump at +1", "bump at −1", "unknown (exact)"
+
+    def frames(k):
+        t = schedule.at(k)
+        variance = (0.3 * t.signal) ** 2 + t.noise**2
+        pull = variance * world.score(x[:, None], t)[:, 0]
+        right, left = t.signal - x, -t.signal - x
+        ax.clear()
+        ax.fill_between(x, left, right, color=blue, alpha=0.1)
+        ax.plot(x, right, color=blue, ls="-", label=names[0])
+        ax.plot(x, left, color=blue, ls=":", lw=2.2, label=names[1])
+        ax.plot(x, pull, "k--", lw=2.4, label=names[2])
+        ax.set(xlabel="noisy point x", ylabel="V · score")
+        ax.set(ylim=(-3.2, 3.2))
+        ax.legend(loc="upper right", fontsize=11)
+        zeros = int((pull.sign().diff() != 0).sum())
+        words = f"signal {t.signal:.2f}, noise {t.noise:.2f}"
+        words += f"; places where the score is zero: {zeros}"
+        yield widgets.Frame(plots.png(fig), words)
+
+    return frames
+
+
+# %% tags=["play", "draw", "subslide"]
+explorer = widgets.Explorer(
+    pulls(
+        mixtures.bimodal(),
+        schedule,
+        torch.linspace(-2, 2, 200, dtype=torch.float64),
+    ),
+    {"k": widgets.slider("step k =", 10, 1000, value=100, step=10)},
+    width=430,
+)
+explorer.show(
+    alt="Two parallel falling lines with the band between them shaded, and "
+    "the dashed curve of the marginal score. At k = 100 it follows one "
+    "line at the left, the other at the right, and rises through zero "
+    "between them. With more noise it becomes a single falling line.",
+    still_over="k",
+    values=[10, 30, 60, 100, 150, 200, 250, 260, 300, 500, 1000],
+)
+
+
+# %% tags=["twin:didiff.mixtures.Mixture.score", "skip"]
 def score(mixture, x, t):
-    """grad_x log p_t(x) of a mixture on the line, x (B, 1): slopes averaged with p(j | xt = x)."""
-    mean = t.signal * mixture.means.T  # (1, K)
+    """grad_x log p_t(x) of a mixture in one dimension, x (B, 1)."""
+    mean = t.signal * mixture.means.T  # (1, J)
     variance = (t.signal * mixture.std) ** 2 + t.noise**2
-    log_joint = mixture.log_weights - (x - mean) ** 2 / (2 * variance) - variance.log() / 2
-    share = log_joint.softmax(1)  # (B, K)
+    log_p = -((x - mean) ** 2) / (2 * variance) - variance.log() / 2
+    share = (mixture.log_weights + log_p).softmax(1)  # p(j | x), (B, J)
     return (share * (mean - x) / variance).sum(1, keepdim=True)
 
 
-# %% [markdown]
-# **Check** (L6-46, L6-47), without any closed form: sum over 4,001 values of $x_0$. The prior has two
-# bumps, at −1 and +1, of standard deviation 0.3; at $k = 100$ signal is 0.95 and noise 0.32. Predict
-# three scores at $x = 0$: given $x_0 = -1$, given $x_0 = +1$, and the marginal one.
-
-
-# %%
-def by_quadrature(log_prior, x0, x, t):
-    """log p_t and the average conditional score at x (B, 1), as sums over a fine grid x0 (N,)."""
-    u, v = x - t.signal * x0, t.noise**2  # u (B, N)
-    log_joint = log_prior - u**2 / (2 * v) - (2 * math.pi * v).log() / 2
-    log_p = log_joint.logsumexp(1) + (x0[1] - x0[0]).log()
-    return log_p, (log_joint.softmax(1) * -u / v).sum(1, keepdim=True)
-
-
-# %% tags=["check", "L6-46", "L6-47"]
-bimodal, t = mixtures.bimodal(), schedule.at(100)
-x = torch.linspace(-2, 2, 201, dtype=torch.float64)[:, None]
+# %% tags=["check", "L6-46", "L6-47", "skip"]
+world, t = mixtures.bimodal(), schedule.at(100)
+x = torch.tensor([[0.5]], dtype=torch.float64)
 x0 = torch.linspace(-4, 4, 4001, dtype=torch.float64)
-log_p, average = by_quadrature(bimodal.log_prob(x0[:, None], schedule.at(0)), x0, x, t)
-print(f"at x = 2: log p {log_p[-1]:.6f}, in closed form {bimodal.log_prob(x, t)[-1]:.6f}")
-assert (score(bimodal, x, t) - average).abs().max() < 1e-10
-assert (bimodal.log_prob(x, t) - log_p).abs().max() < 1e-8
+away = x - t.signal * x0
+log_prior = world.log_prob(x0[:, None], schedule.at(0))
+posterior = (log_prior - away**2 / (2 * t.noise**2)).softmax(1)
+average = (posterior * -away / t.noise**2).sum()
+print(f"by the formula, at x = 0.5:    {score(world, x, t).item():.6f}")
+print(f"as an average over 4,001 x0:   {average:.6f}")
+assert (score(world, x, t) - average).abs() < 1e-8
+assert (score(world, x, t) - world.score(x, t)).abs() < 1e-8
+assert (world(x, t).x0 - (posterior * x0).sum()).abs() < 1e-8
 
-# %% tags=["check", "L6-46"]
-left, right = (conditional_score(x, origin, t) for origin in (-1, 1))
-low, high, both = (scores[100].item() for scores in (left, right, score(bimodal, x, t)))
-print(f"from -1: {low:.3f}, from +1: {high:.3f}, marginal: {abs(both):.3f}")
-assert abs(low + high) < 1e-10
-assert abs(both) < 1e-10
-assert left[-1] < right[-1] < score(bimodal, x, t)[-1]  # at x = 2 it is above both
-
-# %%
-curves = {"from x0 = -1": left, "from x0 = +1": right, "exact, marginal": score(bimodal, x, t)}
-fig = plots.densities(x[:, 0], curves, xlabel="noisy point x", ylabel="score at k = 100")
-fig.axes[0].lines[-1].set(linestyle="-", linewidth=2.4)
-fig.axes[0].legend()
-plots.show(
-    fig,
-    alt="Two thin parallel falling lines, the conditional scores, zero at -0.95 and +0.95. The "
-    "thick curve of the marginal score falls through zero near both and rises through it at 0; "
-    "left of -1 it runs below both lines, right of +1 above both.",
-    caption="Each origin pulls to itself, shrunken by signal. The marginal score averages over all "
-    "x0, also those beyond -1 and +1: so it leaves the band between the two lines.",
-)
-
-# %% [markdown] tags=["L6-47", "E-10"]
-# **A question** (E-10). The lecture calls the integral over $x_0$ intractable. *You have just computed
-# it.* For whom is it out of reach, then?
+# %% [markdown] tags=["formula", "subslide"]
+# Given $x_0$ the score is $(\text{signal}\cdot x_0 - x_t) / \text{noise}^2$. So its average is
+# $(\text{signal}\cdot\mathbb E[x_0 \mid x_t] - x_t) / \text{noise}^2$, or
 #
-# For whoever does not know $p(x_0)$: nobody has the density of "all photographs". For a *training set* it
-# is a finite sum, exact and cheap: in section 7 we compute it, and regret it.
+# $$\text{signal}\cdot\mathbb E[x_0 \mid x_t] = x_t + \text{noise}^2\, s(x_t, t), \qquad
+# \mathbb E[\epsilon \mid x_t] = -\text{noise}\cdot s(x_t, t) .$$
+#
+# These two averages are the **best denoiser**: no function of $x_t$ guesses $x_0$ or ε with a smaller mean
+# squared error.
+#
+# **Remember:** the score is the average of the scores for known $x_0$, weighted with $p(x_0 \mid x_t)$.
 
-# %% [markdown] tags=["exercise"]
-# **Exercise 2.** From which step $k$ on do the two bumps of `bimodal()` (means ±1, standard deviation
-# 0.3) have only one hill? Derive a condition on the level and find $k$ with `schedule.alpha_bar`.
+# %% [markdown] tags=["exercise", "skip"]
+# **Exercise 2** (medium). The slider says: from k = 260 on the two bumps have only one hill. Find the exact
+# step: a condition on the level, then $k$ with `schedule.alpha_bar`.
 #
 # <details><summary>Answer</summary>
-# Both Gaussians have variance V = (0.3 signal)² + noise². At distance u from its centre, the second
-# derivative of a Gaussian is its height times (u²/V − 1)/V. At x = 0 both have u = ∓signal, so p″(0) ≤ 0,
-# no valley in the middle, means signal² ≤ V. With noise² = 1 − ᾱ: ᾱ ≤ 1 / 1.91 = 0.524, and
-# <code>int((schedule.alpha_bar > 1 / 1.91).sum())</code>, which counts k = 0 too, gives 251.
+# At distance r from its centre the second derivative of a Gaussian is its height times (r²/V − 1)/V. At
+# x = 0 both have r = signal, so there is no valley if signal² ≤ V. This says ᾱ ≤ 1 / 1.91, and
+# <code>int((schedule.alpha_bar > 1 / 1.91).sum())</code> gives k = 251.
 # </details>
 
-# %% [markdown] tags=["formula"]
-# ## 4. Why guessing noise is enough
+# %% [markdown] tags=["formula", "slide"]
+# ## 4. Why a network that guesses noise learns the score
 #
-# **Story.** We want a network $s_\theta(x_t)$ close to the marginal score, but have no marginal score to
-# show it. Denoising score matching (DSM; Vincent 2011, a report of 2010) shows it the conditional one
-# instead: wrong in every example, right on average. Least squares finds averages, so the best $s_\theta$
-# is the same as if we had shown the marginal score (explicit score matching, ESM); only the targets are
-# noisier, with variance $C_t$. At a fixed level, on average over $x_0$ and $\epsilon$,
+# **We cannot show a network the score, because we do not know it. What can we show it?**
 #
-# $$\underbrace{\mathbb E\lVert \nabla\log p(x_t|x_0) - s_\theta(x_t)\rVert^2}_{\text{DSM: computable}}
-# \;=\; \underbrace{\mathbb E\lVert \nabla\log p_t(x_t) - s_\theta(x_t)\rVert^2}_{\text{ESM: wanted}}
-# \;+\; C_t .$$
+# The score for known $x_0$, −ε / noise. For any model $s_\theta$ and any fixed level,
 #
-# Why? Let $a = \nabla\log p(x_t|x_0) - \nabla\log p_t(x_t)$ and $b = \nabla\log p_t(x_t) - s_\theta(x_t)$.
-# The left side is $\mathbb E\lVert a + b\rVert^2 = \mathbb E\lVert a\rVert^2 + 2\,\mathbb E[a \cdot b] +
-# \mathbb E\lVert b\rVert^2$. Given $x_t$, $b$ is fixed, and $\mathbb E[a \mid x_t] = 0$ by section 3: the
-# middle term is zero, and $C_t = \mathbb E\lVert a\rVert^2$ knows nothing of $\theta$.
+# $$\underbrace{\tfrac1d\,\mathbb E\lVert \nabla\log p(x_t \mid x_0) - s_\theta(x_t)\rVert^2}_{\text{we can estimate this}}
+# = \underbrace{\tfrac1d\,\mathbb E\lVert \nabla\log p_t(x_t) - s_\theta(x_t)\rVert^2}_{\text{we want this}}
+# + C_t .$$
 #
-# **Check** (L6-48). Three models, $s = 0$, $-x/2$ and $-x$, at three levels: is DSM − ESM the same number
-# for all, up to sampling error?
-
-
-# %%
-def gap(a, conditional, marginal, x):
-    """DSM - ESM for the model s(x) = a * x, sample by sample."""
-    return (conditional - a * x) ** 2 - (marginal - a * x) ** 2
-
-
-# %% tags=["check", "L6-48"]
-n, rows = 200_000, []
-x0, eps = bimodal.sample(n)[0], torch.randn(n, 1, dtype=torch.float64)
-for k in (50, 300, 700):
-    t = schedule.at(k)
-    x = add_noise(x0, eps, t)
-    conditional, marginal = -eps / t.noise, score(bimodal, x, t)
-    constant = (conditional - marginal) ** 2
-    gaps = [gap(a, conditional, marginal, x) for a in (0, -0.5, -1)]
-    errors = [4 * (each - constant).std().item() / n**0.5 for each in gaps]
-    rows.append([k, *(each.mean().item() for each in (*gaps, constant)), f"{max(errors):.1g}"])
-    for each, error in zip(gaps, errors, strict=True):
-        assert (each - constant).mean().abs() < error
-header = ["k", "s = 0", "s = -x/2", "s = -x", "C", "4 standard errors"]
-plots.table(rows, header=header, caption="DSM - ESM, and C")
-
-# %% [markdown]
-# So both losses have the same gradient. And the loss does not go to zero: even a perfect network stays
-# at $C_t$, for it cannot know which $x_0$ this $x_t$ came from.
+# *Why?* Split the difference into (target − true score) + (true score − model). Given $x_t$, the second part
+# is fixed, and the first has mean zero (section 3). So the mixed term of the square vanishes, and $C_t$, the
+# mean square of the first part, does not depend on the model.
 #
-# **The same in the language of noise** (L6-51). Multiply by −noise: the target becomes $\epsilon$, and the
-# best answer $\mathbb E[\epsilon \mid x_t] = -\text{noise}\cdot\nabla\log p_t(x_t)$. We cut 200,000 pairs
-# $(x_t, \epsilon)$ into 24 bins with equally many points, average, and compare.
+# Both sides have the same gradient and the same minimiser. This is **denoising score matching**
+# ([Vincent 2011](https://doi.org/10.1162/NECO_a_00142)). In terms of noise, the minimiser is
+# $\epsilon^*(x_t) = \mathbb E[\epsilon \mid x_t]$ (section 3).
+
+# %% [markdown] tags=["notes"]
+# **8 min, for the lecturer.** *Ask before the picture:* what should the network answer at xt = 0, and how
+# wrong is it there? *Expect:* "zero" and "not at all". *In fact* zero is the best answer, and it is wrong by
+# about 1.7 on average: the true ε lies around +1.7 or −1.7. Leave out the check.
 
 
-# %%
-def binned(x, values, bins=24):
-    """Mean of x, mean of values and its standard error in equally full bins; x, values (n,)."""
-    chosen = x.argsort()[: len(x) // bins * bins].reshape(bins, -1)
-    inside = values[chosen]
-    return x[chosen].mean(1), inside.mean(1), inside.std(1) / inside.shape[1] ** 0.5
+# %% tags=["check", "L6-51", "skip"]
+def near(place, xt, values, width=0.05):
+    """The values of all pairs whose noisy point is near a place."""
+    return values[(xt - place).abs() < width]
 
 
-# %% tags=["check", "L6-51"]
-t = schedule.at(100)
-x = add_noise(x0, eps, t)
-exact = -t.noise * score(bimodal, x, t)
-centre, mean, _ = binned(x[:, 0], eps[:, 0])
-_, off, error = binned(x[:, 0], (eps - exact)[:, 0])
-print(f"largest deviation in 24 bins: {(off / error).abs().max():.1f} standard errors")
-assert (off / error).abs().max() < 4
+world, t = mixtures.bimodal(), schedule.at(100)
+x0 = world.sample(200_000)[0]
+eps = torch.randn_like(x0)
+xt = add_noise(x0, eps, t)
+found = near(0.5, xt, eps)
+exact = near(0.5, xt, -t.noise * world.score(xt, t)).mean()
+error = found.std() / len(found) ** 0.5
+print(f"mean eps near xt = 0.5: {found.mean():.3f} +- {error:.3f}")
+print(f"-noise * exact score:   {exact:.3f}")
+assert (found.mean() - exact).abs() < 4 * error
 
-# %%
+# %% tags=["draw", "subslide"]
+places = torch.linspace(-1.8, 1.8, 25, dtype=torch.float64)
+means = [near(place, xt, eps).mean() for place in places]
 line = torch.linspace(-2.2, 2.2, 200, dtype=torch.float64)[:, None]
-curve = {"exact score times -noise": -t.noise * score(bimodal, line, t)}
-fig = plots.densities(line, curve, xlabel="noisy point x at k = 100", ylabel="its noise eps")
-(ax,) = fig.axes
+curve = {"−noise · exact score": -t.noise * world.score(line, t)}
+fig = plots.densities(
+    line, curve, xlabel="noisy point xt", ylabel="noise ε"
+)
 grey, blue = (plots.ROLE[role]["color"] for role in ("noise", "data"))
-ax.plot(x[:2000], eps[:2000], ".", color=grey, markersize=2, alpha=0.5, label="2,000 of the pairs")
-ax.plot(centre, mean, "o", color=blue, label="averages in 24 bins")
-ax.legend(fontsize=7, loc="upper left")
+ax = fig.axes[0]
+ax.lines[0].set(color="black", linestyle="--", zorder=3)
+ax.plot(xt[:2000], eps[:2000], ".", color=grey, ms=2, label="2,000 pairs")
+ax.plot(places, means, "o", color=blue, label="averages of 200,000 pairs")
+ax.set(ylim=(-3.8, 5.2))
+ax.legend(fontsize=8, loc="upper left")
 plots.show(
     fig,
-    alt="Noise against noisy point: a cloud of grey points in two rising bands, around x = -0.95 "
-    "and x = +0.95. The dashed curve of minus noise times the exact score rises through both and "
-    "falls steeply from 1 to -1 between them; the 24 blue averages lie on it.",
-    caption="Grey is what a network is shown, blue what least squares makes of it.",
+    alt="Noise against noisy point: a cloud of grey points in two rising "
+    "bands around -0.95 and +0.95. A dashed curve rises through both bands "
+    "and falls steeply between them; the blue averages lie on it.",
+    caption="Grey: what a network is shown, at k = 100. Blue: averages of "
+    "ε over narrow ranges of xt. Dashed: the exact score, times −noise.",
 )
 
-# %% [markdown] tags=["exercise"]
-# **Exercise 3.** For a single Gaussian, $x_0 \sim N(m, s^2)$ on the line, find $C_t$ in closed form.
-#
-# <details><summary>Hint and answer</summary>
-# The conditional score has mean square 1/noise². The marginal one is −(x − signal·m)/V with
-# V = signal² s² + noise², so its mean square is 1/V, and so is its mixed term with the conditional one
-# (section 3). Hence C = 1/noise² − 1/V: infinite near the data, zero at pure noise.
-# </details>
-
-# %% [markdown] tags=["formula"]
-# ## 5. From the score to the loss of DDPM
-#
-# **Story.** Write the model of the score with a network that predicts noise,
-# $s_\theta = -\epsilon_\theta / \text{noise}$. In the loss both sides carry the same factor:
-#
-# $$\lVert \nabla\log p(x_t|x_0) - s_\theta \rVert^2 \;=\;
-# \frac{1}{\text{noise}^2}\, \lVert \epsilon - \epsilon_\theta \rVert^2 .$$
-#
-# Without the factor this is the simple loss of lesson 05: draw noise, mix, and ask which noise it was.
-# There it came from the likelihood; here nobody mentioned a likelihood.
-#
-# **Check** (L6-49), on a random batch, each sample at its own level, for an untrained network:
-
-# %% tags=["check", "L6-49"]
-denoiser = Denoiser(networks.MLP((1,), width=64, depth=2).double(), target="eps")
-few, t = (x0[:512], eps[:512]), schedule.at(torch.randint(1, 1001, (512,)))
-xt = add_noise(*few, t)
-model = -denoiser(xt, t).eps / t.like(xt).noise
-in_scores = (conditional_score(xt, few[0], t) - model).square().mean(1)
-in_noise = loss(denoiser, few[0], t, eps=few[1]) / t.noise**2
-print(f"with scores {in_scores.mean():.6f}, with noise {in_noise.mean():.6f}")
-assert (in_scores / in_noise - 1).abs().max() < 1e-6
-
 # %% [markdown]
-# **A question** (L6-50). The lecture drops the factor, "a constant", and arrives at "exactly" the loss
-# of DDPM. Is $1/\text{noise}^2$ a constant? In DDPM each sample draws its own step, so the loss is an
-# average over steps too, which the slide leaves out. Predict: what share of the total weight do the
-# first ten of the thousand steps hold?
+# **Remember:** least squares learns the average, and the average of ε given $x_t$ is the score times −noise.
+
+# %% [markdown] tags=["formula", "slide"]
+# ## 5. Train a network and compare it with the truth
 #
-# And does it matter? Take one parameter, $\epsilon_\theta = a\,x_t$, and data $N(0, s^2)$. With
-# $\mathbb E[\epsilon\, x_t] = \text{noise}$ and $\mathbb E[x_t^2] = V = (\text{signal}\cdot s)^2 +
-# \text{noise}^2$, the derivative of $\sum_k w_k\, \mathbb E(\epsilon - a\,x_t)^2$ is zero at $a = \sum_k
-# w_k\, \text{noise}_k \,/ \sum_k w_k V_k$. We try three weights $w$: 1 (simple), $1/\text{noise}^2$ (as
-# derived), and $\beta / (2\alpha\,\text{noise}^2)$ with $\alpha = 1 - \beta$, the weight in the bound on
-# the likelihood (lesson 05, section 4, with the variance $\sigma^2 = \beta$).
-
-
-# %%
-def best_slope(weight, t, s):
-    """The minimiser of sum_k weight_k E(eps - a xt)^2 for x0 ~ N(0, s^2)."""
-    variance = (t.signal * s) ** 2 + t.noise**2
-    return ((weight * t.noise).sum() / (weight * variance).sum()).item()
-
-
-# %% tags=["check", "L6-50", "E-11"]
-t, beta = schedule.at(range(1, 1001)), schedule.beta
-weights = {"1": t.noise**0, "1/noise²": t.noise**-2, "bound": beta / (1 - beta) / t.noise**2 / 2}
-share = t.noise[:10].pow(-2).sum() / t.noise.pow(-2).sum()
-print(f"1/noise² falls from {t.noise[0] ** -2:.0f} to {t.noise[-1] ** -2:.0f}")
-print(f"share of the first ten steps: {share:.1%}")
-assert 0.76 < share < 0.77
-
-# %% tags=["check", "L6-50", "E-11"]
-rows = [[s, *(best_slope(w, t, s) for w in weights.values())] for s in (0.5, 2.0)]
-plots.table(rows, header=["s", *weights], caption="the best a under three weights")
-smaller = [[f"{row[1] / a:.2g}" for a in row[2:]] for row in rows]
-print(f"smaller than with weight 1 by the factors {smaller}")
-assert smaller == [["4.1", "1.1"], ["25", "1.8"]]
-
-# %% tags=["check", "L6-50", "E-11"]
-k = torch.randint(1, 1001, (n,))  # the same by experiment, for s = 0.5
-start, drawn = torch.randn(2, n, dtype=torch.float64)
-x = add_noise(0.5 * start, drawn, schedule.at(k))
-for w, a in zip(weights.values(), rows[0][1:], strict=True):
-    slope = w[k - 1] * (drawn - a * x) * x  # zero on average at the best a
-    assert slope.mean().abs() < 4 * slope.std() / n**0.5
-
-# %% tags=["check", "L6-50", "E-11"]
-tenth, one = schedule.at([10]), torch.ones(1, 1, dtype=torch.float64)
-own = [best_slope(w[9:10], tenth, 0.5) for w in weights.values()]  # an a for this level alone
-exact = mixtures.gaussian(0.0, 0.5)(one, tenth).eps.item()
-print(f"step 10 alone: {', '.join(f'{a:.6f}' for a in own)}; the exact denoiser: {exact:.6f}")
-assert max(abs(a - exact) for a in own) < 1e-10
-
-# %% [markdown]
-# Constant at a fixed level, yes; from step to step it falls from 10,000 to 1 (E-11). Under
-# $1/\text{noise}^2$ the best $a$ is smaller by factors of 4.1 and 25, under the bound by 1.1 and 1.8. The
-# weight stops mattering only where one model is the best at *every* level: because it has parameters of
-# its own for each, or is rich enough to be exact. $L_{\text{simple}}$ is DSM with the weight noise²: not
-# what was derived, but a choice, made in the open by Ho et al. (2020, section 3.4), for better pictures.
-
-# %% [markdown] tags=["formula"]
-# ## 6. Train a network and hold it against the truth
+# **Is 0.2 a good loss?**
 #
-# **Story.** The lecture ends with a box: $\nabla\log p(x_t) = -\epsilon_\theta / \sqrt{1-\bar\alpha_t}$
-# (L6-51). *For which network does this equation hold?* You can answer by now: for the minimiser,
-# $\epsilon^*(x_t) = \mathbb E[\epsilon \mid x_t]$, and for no other (E-12). For the rest we can say exactly
-# how far away they are: lesson 05 split the loss into a floor, that of $\epsilon^*$, and a distance,
+# Write the model as $s_\theta = -\epsilon_\theta / \text{noise}$. Times noise², its loss is that of lesson
+# 05: guess which ε was added. Averaged over levels, the equation of section 4 becomes
 #
-# $$\mathbb E\lVert \epsilon - \epsilon_\theta\rVert^2 \;-\; \mathbb E\lVert \epsilon -
-# \epsilon^*\rVert^2 \;=\; \mathbb E\lVert \epsilon_\theta - \epsilon^* \rVert^2 .$$
+# $$\underbrace{\tfrac1d\,\mathbb E\lVert \epsilon - \epsilon_\theta\rVert^2}_{\text{loss}}
+# = \underbrace{\tfrac1d\,\mathbb E\lVert \epsilon - \epsilon^*\rVert^2}_{\text{floor: the average of noise}^2\, C_t}
+# + \underbrace{\tfrac1d\,\mathbb E\lVert \epsilon^* - \epsilon_\theta\rVert^2}_{\text{mean squared difference from } \epsilon^*} .$$
 #
-# *Excess of the loss over its floor = mean squared distance from the truth.* (Why no mixed term? For the
-# reason of section 4.) A mixture knows its $\epsilon^*$, so all three can be measured.
-#
-# We train as in lesson 05, in rounds with smaller and smaller learning rates, now with the library's `fit`:
-# what it yields after every step holds the step, the loss of the batch, the model and an average of it.
-# `random_steps(schedule, n)` is `schedule.at(k)` for $n$ steps drawn from 1 to 1000.
+# Even the best guess $\epsilon^*$ does not reach zero. Where $\epsilon^*$ is known, all three can be measured.
+
+# %% [markdown] tags=["notes"]
+# **6 min, for the lecturer.** Training takes 5 to 10 s. *Ask before the numbers:* the loss
+# no longer falls below 0.2. Is training stuck? *Expect:* "yes". *In fact* only the floor can tell. Show the
+# numbers and the picture; of the code, only `train`.
 
 
-# %%
-def batches(mixture, n, schedule):
-    """Fresh points of a mixture (n, *d), each with a random level of the table, without end."""
+# %% tags=["subslide"]
+def batches(world, n, schedule):
+    """Fresh clean points (n, d), each with a random level, endlessly."""
     while True:
-        yield mixture.sample(n)[0].float(), random_steps(schedule, n)
+        yield world.sample(n)[0].float(), random_steps(schedule, n)
 
 
-# %%
-def train(mixture, rates=(1e-2, 5e-3, 2e-3, 7e-4, 2e-4), steps=120):
-    """An eps-network taught on a mixture in a few seconds, and its losses on the way."""
-    net = networks.MLP(mixture.means.shape[1:], width=64, depth=2)
-    denoiser, supply = Denoiser(net, target="eps"), batches(mixture, 512, DDPMSchedule())
-    rounds = [fit(denoiser, loss, supply, steps, lr) for lr in rates]
-    return denoiser, [progress.loss.item() for each in rounds for progress in each]
+def train(world, schedule, steps=120):
+    """A network that guesses noise; the learning rate falls in stages."""
+    net = networks.MLP(world.means.shape[1:], width=64, depth=2)
+    denoiser = Denoiser(net, target="eps")
+    supply = batches(world, 512, schedule)
+    for lr in (1e-2, 5e-3, 2e-3, 7e-4, 2e-4):
+        for _ in fit(denoiser, loss, supply, steps, lr):
+            pass  # one step of training
+    return denoiser
 
 
-# %%
-worlds = {"two bumps, 1D": bimodal, "three hills, 2D": three}
-trained = {}
-for name, mixture in worlds.items():
-    trained[name], losses = train(mixture)
-    print(f"{name}: loss {losses[0]:.1f} at first, {sum(losses[-100:]) / 100:.2f} at the end")
-
-# %% [markdown]
-# **Is 0.2 a good loss?** (T-26) Nobody can tell by looking at it: zero is out of reach. We ask the exact
-# denoiser for *its* loss, on the same fresh points with the same noise.
+world = mixtures.three_modes()
+network = train(world, schedule)
 
 
-# %%
+# %% tags=["skip"]
 @torch.no_grad()
-def compare(denoiser, mixture, n=100_000):
-    """On one fresh sample: loss of the denoiser, exact floor, distance of the two; (n,) each."""
-    x0, t = next(batches(mixture, n, DDPMSchedule()))
+def compare(denoiser, world, schedule, n=100_000):
+    """Loss, floor and difference on the same fresh points, (n,) each."""
+    x0, t = next(batches(world, n, schedule))
     eps = torch.randn_like(x0)
     xt = add_noise(x0, eps, t)
-    distance = (denoiser(xt, t).eps - mixture(xt, t).eps).square().mean(1)
-    return *(loss(d, x0, t, eps=eps, target="eps") for d in (denoiser, mixture)), distance
+    guess, best = denoiser(xt, t).eps, world(xt, t).eps
+    parts = eps - guess, eps - best, best - guess
+    return [part.square().mean(1) for part in parts]
 
 
-# %% tags=["check", "L6-51", "L6-52", "E-12", "T-26"]
-rows = []
-for name, mixture in worlds.items():
-    ours, floor, distance = compare(trained[name], mixture)
-    excess = ours - floor
-    error = 4 * (excess - distance).std().item() / len(excess) ** 0.5
-    ratios = [f"{part.mean() / floor.mean():.1%}" for part in (excess, distance)]
-    rows.append([name, 1.0, ours.mean().item(), floor.mean().item(), *ratios])
-    assert abs((excess - distance).mean()) < error
-    assert 0 < distance.mean() < 0.02 * floor.mean()
-plots.table(
-    rows,
-    header=["data", "predicting 0", "network", "floor", "excess / floor", "distance / floor"],
-    caption="mean squared error of the noise, over all levels",
-)
+# %% tags=["check", "L6-51", "L6-52", "E-12", "T-26", "subslide"]
+measured, floor, difference = compare(network, world, schedule)
+excess = measured - floor
+print(f"loss {measured.mean():.3f}, floor {floor.mean():.3f}")
+print(f"loss minus floor:                  {excess.mean():.4f}")
+print(f"mean squared difference from best: {difference.mean():.4f}")
+error = (excess - difference).std() / len(excess) ** 0.5
+assert (excess - difference).mean().abs() < 4 * error
+assert difference.mean() < 0.02 * floor.mean()
 
-# %% [markdown]
-# So 0.23 and 0.21 are nearly perfect: within 2 % of the floor, measured in either way. The network has
-# never met the density, and nobody has computed an integral for it (L6-52); it has seen pairs of points
-# and noise, and the slopes came along.
-#
-# **But the box says score, not noise.** The score is $-\epsilon_\theta/\text{noise}$, so an error of
-# $\epsilon_\theta$ is blown up by 1/noise. Level by level:
-
-
-# %%
-@torch.no_grad()
-def score_errors(denoiser, mixture, ks, n=20_000):
-    """At each step of ks: mean square of the score, of its error, and of the error of eps."""
-    rows = []
-    for t in map(DDPMSchedule().at, ks):
-        x0 = mixture.sample(n)[0]
-        xt = add_noise(x0, torch.randn_like(x0), t)
-        exact = mixture(xt, t).eps
-        error = (denoiser(xt.float(), t).eps - exact).square().mean()
-        rows.append([exact.square().mean() / t.noise**2, error / t.noise**2, error])
-    return torch.tensor(rows).T
-
-
-# %% tags=["check", "L6-52"]
-ks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
-errors = {name: score_errors(trained[name], mixture, ks) for name, mixture in worlds.items()}
-for whole, of_score, _ in errors.values():
-    assert (of_score < 0.1 * whole)[5:].all()  # from k = 50 on
-    assert of_score[0] > whole[0]
-
-# %%
-labels = "exact score, mean square", "model, error of its score", "error of its noise"
-fig, axes = plots.panels(2, size=(4.2, 3.0))
-for ax, (name, values) in zip(axes, errors.items(), strict=True):
-    curves = {label: (ks, y) for label, y in zip(labels, values, strict=True)}
-    plots.lines(curves, log=True, ax=ax, xlabel=f"step k ({name})", ylabel="mean square")
-plots.show(
-    fig,
-    alt="Two panels, log scales, step against mean square. Towards low k the exact score levels "
-    "off at about 11. The error of the noise rises from below 0.001 at k = 1000 to about 0.04 at "
-    "k = 1; that of the score from the same value to some 300, past the score itself near k = 10.",
-    caption="A small error of the noise is a large one of the score where there is little noise.",
-)
-
-# %% [markdown]
-# In the first steps the network is worse than one that predicts 0! There $L_{\text{simple}}$ gives errors
-# of the score the least weight (section 5): a loss within 2 % of the floor does *not* mean a good score
-# at every level. Here it does little harm to sampling, where each step multiplies by the noise again: the
-# walks below start from the same twelve points of noise, and follow DDIM while the landscape changes
-# under their feet.
-
-# %% tags=["check", "L6-52"]
-levels = grid(schedule, 100)
-start = initial_noise((12, 2), levels[0], torch.Generator().manual_seed(5)).float()
-walkers = {"exact": three, "model": trained["three hills, 2D"]}
-walks = {
-    role: torch.stack([state.x for state in ddim(denoiser, start, levels)])
-    for role, denoiser in walkers.items()
-}
-apart = (walks["exact"][-1] - walks["model"][-1]).norm(dim=1)
-hill = {role: torch.cdist(walk[-1].double(), three.means).argmin(1) for role, walk in walks.items()}
-print(f"median distance between the ends of two walks: {apart.median():.2f} (a hill is 0.3 wide)")
-print(f"walks that end on another hill: {(hill['exact'] != hill['model']).sum()} of 12")
-assert apart.median() < 0.2
-
-# %%
-places, fine, t = square(13, 2.7).float(), square(81, 2.7), schedule.at(100)
-density = three.log_prob(fine, schedule.at(0)).exp()
-orange = plots.ROLE["highlight"]["color"]
+# %% tags=["draw", "subslide"]
+levels, t = grid(schedule, 100), schedule.at(100)
+line = torch.linspace(-2.7, 2.7, 13)
+places = torch.cartesian_prod(line, line)
+seed = torch.Generator().manual_seed(5)
+start = initial_noise((12, 2), levels[0], seed).float()
+green = plots.OTHERS[0]["color"]
 fig, axes = plots.panels(2, size=(3.7, 3.6))
-for (role, denoiser), ax in zip(walkers.items(), axes, strict=True):
+for ax, role in zip(axes, ("exact", "model"), strict=True):
+    denoiser = world if role == "exact" else network
+    walk = [state.x.detach() for state in ddim(denoiser, start, levels)]
     arrows = -denoiser(places, t).eps.detach()
-    plots.field(places, arrows, contours=(fine, density), role=role, ax=ax)
-    ax.plot(*walks[role].permute(2, 0, 1), color=orange, ls="-")
-    ax.plot(*start.T, "o", color=orange)
-    ax.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9))
+    plots.field(places, arrows, role=role, ax=ax)
+    plots.contours(
+        lambda x: world.log_prob(x, levels[-1]).exp(), 2.9, ax=ax
+    )
+    ax.plot(*torch.stack(walk).unbind(2), color=green, ls="-")
+    ax.plot(*start.unbind(1), "o", color=green)
+    ax.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), title=role)
 plots.show(
     fig,
-    alt="Left the exact arrows, right those of the network: hard to tell apart. Twelve paths run "
-    "from the same starts in both, almost all of them alike, and end on the three hills.",
-    caption="Left: exact. Right: the network. Arrows: minus the predicted noise at k = 100, scaled "
-    "in each picture. Rings: the density of the data. Dots: starts; near a watershed they may lead "
-    "to different hills.",
+    alt="Left the exact arrows, right those of the network: hard to tell "
+    "apart. Twelve paths run from the same starts in both, and end alike.",
+    caption="Arrows: noise times the score at k = 100 alone. Rings: data. "
+    "Green: walks with DDIM, from noise (dots) through all levels.",
 )
 
-# %% [markdown] tags=["exercise"]
-# **Exercise 4.** A friend trains on `bimodal()` and reports a loss of 0.20, well below our floor of
-# 0.23. Name three explanations. Which of them is a reason to celebrate?
+# %% [markdown]
+# The network saw noisy points and their ε, never a score. It learned $\epsilon^*$, on average over levels;
+# at which levels it is worse, the average does not say. Near the data a small error of ε is a large error of
+# −ε / noise ([deeper/06](deeper/06_score_and_noise.ipynb) measures it). For real data the floor is unknown;
+# one compares networks with each other, on held-out data.
 #
-# <details><summary>Answer</summary>
-# Other levels, with more of the easy steps at high k; a sample that flatters, small or known by heart
-# (next section); a bug that leaks the noise into the input. None: on average over fresh points and our
-# levels, no function of (xt, t) gets below the floor.
-# </details>
+# **Remember:** a loss alone does not say how good a network is. Loss minus floor is the mean squared
+# difference from $\epsilon^*$.
 
-# %% [markdown] tags=["formula"]
-# ## 7. Too exact: the denoiser that knows its data by heart
+# %% [markdown] tags=["formula", "slide"]
+# ## 6. What the exact score of a training set draws
 #
-# **Story.** Back to the integral of section 3. A training set of $N$ images is a mixture of $N$
-# components of width zero, and its best denoiser is a weighted mean of the images: the closer an image,
-# shrunken by signal, is to $x_t$, the greater its weight.
+# **What if a network reached the minimum of its loss on a training set?**
 #
-# $$\begin{aligned}
-# x_0^* &= \sum_i w_i\, x_0^{(i)}, &
-# w_i &\propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x_0^{(i)}\rVert^2}
-# {2\,\text{noise}^2}\Big), \\
-# \epsilon^* &= \frac{x_t - \text{signal}\cdot x_0^*}{\text{noise}}, &
-# \text{score} &= -\frac{\epsilon^*}{\text{noise}} .
-# \end{aligned}$$
+# Section 5 drew fresh points without end, so its minimum was the score of the population. A training set is
+# finite: $N$ pictures $x^{(i)}$, a mixture of $N$ components of width zero. Section 3 gives its best denoiser,
 #
-# No network, no training; nothing has a lower loss on this set. We let it draw 200 digits with DDIM.
-# Predict: will any of them be new?
+# $$x_0^* = \sum_i w_i\, x^{(i)}, \qquad
+# w_i \propto \exp\Big(\!-\frac{\lVert x_t - \text{signal}\cdot x^{(i)}\rVert^2}{2\,\text{noise}^2}\Big),
+# \qquad \epsilon^* = \frac{x_t - \text{signal}\cdot x_0^*}{\text{noise}} .$$
+#
+# Our training set is 60 digits. A network that ships with the course drew them, and 60 others (12 steps,
+# guidance scale ω = 2, as in lesson 11).
 
-# %% tags=["L6-47", "E-10"]
-digits, unseen = (data.digits(split)[0].double() for split in ("train", "test"))
-ideal = mixtures.Mixture(digits)  # std = 0
-noise = initial_noise((200, 1, 8, 8), levels[0], torch.Generator().manual_seed(0), torch.float64)
-drawn = last(ddim(ideal, noise, levels))
-
-# %% tags=["check", "L6-47"]
-t, few = schedule.at(300), digits[:5]
-xt = add_noise(few, torch.randn_like(few), t)
-far = (xt[:, None] - t.signal * digits).flatten(2).square().sum(2)  # (5, N)
-x0_best = torch.einsum("bi,i...->b...", (-far / (2 * t.noise**2)).softmax(1), digits)
-eps_best = (xt - t.signal * x0_best) / t.noise
-assert (x0_best - ideal(xt, t).x0).abs().max() < 1e-10
-assert (eps_best - ideal(xt, t).eps).abs().max() < 1e-10
+# %% [markdown] tags=["notes"]
+# **6 min, for the lecturer.** Drawing takes 3 s. *Ask before the code:* what does the
+# ideal denoiser answer at k = 1000? *Expect:* "one of the digits". *In fact* the mean of all 60: their
+# weights are nearly equal. Show `ideal_denoiser`, the numbers and the picture.
 
 
-# %%
-def nearest(x, images):
-    """Distance of each x (B, 1, 8, 8) to the closest of the images, and which one it is."""
-    return torch.cdist(x.flatten(1), images.flatten(1)).min(1)
+# %% tags=["subslide"]
+def ideal_denoiser(pictures):
+    """The best denoiser of a training set (N, 1, 28, 28)."""
+    flat = pictures.flatten(1)
+
+    def guess(xt, t):
+        far = torch.cdist(xt.flatten(1), t.signal * flat) ** 2
+        weight = (-far / (2 * t.noise**2)).softmax(1)
+        x0 = (weight @ flat).reshape(xt.shape)
+        return Prediction(x0, (xt - t.signal * x0) / t.noise)
+
+    return guess
 
 
-# %% tags=["check", "L6-47", "E-10"]
-distance, which = nearest(drawn, digits)
-print(f"200 draws hit {len(which.unique())} different training digits, of {len(digits)}")
-print(f"a drawn digit to the nearest training digit: at most 1e-6: {bool(distance.max() < 1e-6)}")
-print(f"an unseen digit to it, median: {nearest(unseen, digits)[0].median():.2f}")
-assert distance.max() < 1e-6
-assert nearest(unseen, digits)[0].median() > 1
+# %% tags=["skip"]
+def draw(denoiser, n, levels, seed):
+    """n pictures of 28 x 28 by DDIM, from noise of this seed."""
+    source = torch.Generator().manual_seed(seed)
+    noise = initial_noise((n, 1, 28, 28), levels[0], source)
+    with torch.no_grad():
+        return last(ddim(denoiser, noise, levels)).clamp(-1, 1)
 
-# %%
-pairs = torch.cat([drawn[:12], digits[which[:12]]])
+
+shipped = weights.load("mnist_guided")
+told = guidance.learned(shipped, torch.arange(120) % 10, omega=2.0)
+made = draw(told, 120, grid(DDPMSchedule(1000, cosine), 12), seed=0)
+training, unseen = made.split(60)
+
+
+# %% tags=["check", "L6-47", "L6-52", "E-10", "subslide"]
+def nearest(x, pictures):
+    """Distance of each x to the nearest picture, and which one it is."""
+    x, pictures = (each.flatten(1).double() for each in (x, pictures))
+    return torch.cdist(x, pictures).min(1)
+
+
+copies = draw(ideal_denoiser(training), 200, grid(schedule, 50), seed=1)
+distance, which = nearest(copies, training)
+others = nearest(unseen, training)[0]
+print("distance to the nearest training picture")
+print(f"200 pictures of the ideal denoiser, largest: {distance.max():.2f}")
+print(f"60 other digits of the network, smallest:    {others.min():.2f}")
+print(f"60 other digits of the network, median:      {others.median():.2f}")
+assert distance.max() < 0.01
+assert distance.max() < 0.01 * others.min()
+
+# %% tags=["draw", "fragment"]
+pairs = torch.cat([copies[:10], training[which[:10]]])
 plots.show(
-    plots.images(pairs, 12, rows=("drawn", "nearest"), scale=6),
-    alt="Two rows of twelve handwritten digits; each drawn digit in the upper row is identical to "
-    "the training digit below it.",
-    caption="Twelve draws of the ideal denoiser, and the training digits closest to them.",
+    plots.images(pairs, 10, rows=("drawn", "nearest"), scale=2),
+    alt="Two rows of ten handwritten digits; each drawn digit in the upper "
+    "row is identical to the training digit below it.",
+    caption="Ten pictures drawn by the ideal denoiser, and the training "
+    "pictures nearest to them.",
 )
 
 # %% [markdown]
-# Every single one is a *copy*, to the last pixel. The samples look wonderful, and nothing in them is
-# new. The score of the training set can be computed, and is not the one we want; that of the population
-# we want, and nobody can compute it. The loss on unseen digits gives it away:
-
-# %% tags=["check", "L6-52", "T-26"]
-rows = []
-for k in (50, 100, 300):
-    t = schedule.at(k)
-    values = (loss(ideal, images, t, target="eps").mean().item() for images in (digits, unseen))
-    rows.append([k, *(round(value, 6) for value in values)])
-    assert rows[-1][1] < rows[-1][2]
-assert rows[0][1] == 0
-assert rows[0][2] > 1
-plots.table(
-    rows,
-    header=["k", "training digits", "unseen digits"],
-    caption="mean squared error of the noise",
-)
-
-# %% [markdown]
-# At $k = 50$ its loss on the training set is zero to six decimals, and on new digits it is worse than
-# that of a model which always predicts 0: overfitting in its purest form.
-
-# %% [markdown] tags=["L6-52"]
-# A real network learns from just such a finite set, so the exact optimum of *its* loss is the copying
-# machine, too. It draws new images only because architecture and training keep it from this optimum, in
-# a way that happens to suit images; why is an open research question. With few images and long training
-# it does copy (Kadkhodaie et al. 2024). So when you read that a network learns the marginal score, ask:
-# *of what?* Of the training set, or of the population?
-
-# %% [markdown] tags=["exercise"]
-# **Exercise 5.** Smear the training set: `mixtures.Mixture(digits, 0.3)`. Draw again. Are these new digits?
+# *Why copies?* As the noise goes to zero, one weight goes to 1, and $x_0^*$ becomes that one picture.
 #
-# <details><summary>Answer</summary>
-# No: each is a training digit plus Gaussian noise, about 0.3 · √64 = 2.4 away from it, further than an
-# unseen digit is, and yet not a new one. Distance alone does not prove novelty. What generalises is
-# smoothing *along* the digits, in the few directions in which digits vary (slant, width), not in all 64.
-# </details>
-
-# %% [markdown] tags=["T-10", "T-24"]
-# ## 8. Bug museum
+# We want the best denoiser of the *population*. Nobody can compute it, because $p(x_0)$ is unknown. Networks
+# that draw new pictures have not reached the minimum on their training set. In experiments this depends on
+# architecture, training and the amount of data: with few pictures networks copy
+# ([Kadkhodaie et al. 2024](https://arxiv.org/abs/2310.02557)).
 #
-# Two mistakes that arrows hide. What an eye sees of them is their *direction*: here the mean cosine of their angle to the exact ones.
+# **Remember:** a sampler with the exact score of a training set copies it.
+
+# %% [markdown] tags=["slide"]
+# ## Summary
 #
-# **The gradient of the mean (T-10).** Differentiate the *mean* of `log_prob` over the batch, and all arrows point the right way but are too short, by a factor equal to the batch size.
-# An arrow plot that chooses its own scale hides it.
+# $$s(x_t, t) \;=\; \nabla\log p_t(x_t) \;=\; \mathbb E\big[-\epsilon / \text{noise} \,\big|\, x_t\big]
+# \;=\; -\epsilon^*(x_t) / \text{noise}$$
 #
-# **A column that lies down (T-24).** With a level for each sample, `t.noise` has the shape (B,). Dividing a batch (B, D) by it is an error in most cases. But if B = D, torch divides the
-# *columns*, without a word; and if D = 1, as in our worlds on the line, (B, 1) / (B,) becomes a table (B, B). With one level for all, as in a picture of arrows, nothing happens.
+# - The score is an average, and least squares learns averages. So guessing ε is learning the score.
+# - Loss minus floor is the mean squared difference from $\epsilon^*$.
+# - A sampler with the exact score of a training set copies it.
+
+# %% [markdown] tags=["notes"]
+# **3 min, for the lecturer.** Read the summary and ask question 1 or 4. The others are homework.
+
+# %% [markdown] tags=["skip"]
+# ## Five questions
 #
-# **The unit checks.** *alone*: how long the score of the first of 64 points in 64 dimensions is, each point at a level of its own, compared with its length when it is asked alone. A score does not
-# depend on the company it keeps. *size*: how many numbers are the scores of 64 points on the line?
-
-
-# %% tags=["T-10", "T-24"]
-def right(mixture, x, t):
-    return -mixture(x, t).eps / t.like(x).noise
-
-
-def of_mean(mixture, x, t):
-    return autograd_score(lambda x: mixture.log_prob(x, t).mean(), x)
-
-
-def lying_down(mixture, x, t):
-    return -mixture(x, t).eps / t.noise
-
-
-# %% tags=["T-10", "T-24"]
-def direction(score, mixture, places, t):
-    """The mean cosine of the angle between arrows and the exact ones."""
-    return torch.cosine_similarity(score(mixture, places, t), mixture.score(places, t)).mean()
-
-
-def alone(score, schedule, B=64):
-    """Length of the first point's score in a batch, relative to that of the point alone."""
-    world, k = mixtures.Mixture(torch.zeros(1, B).double(), 0.5), torch.linspace(1, 1000, B).long()
-    x = torch.ones(B, B, dtype=torch.float64)
-    together = score(world, x, schedule.at(k))
-    return together[0].norm() / score(world, x[:1], schedule.at(k[:1])).norm()
-
-
-# %% tags=["check", "T-10", "T-24"]
-t, places, column = schedule.at(300), square(9, 2.7), torch.ones(64, 1, dtype=torch.float64)
-levels = schedule.at(torch.linspace(1, 1000, 64).long())
-exhibits = museum.inspect(
-    {"right": right, "T-10: of the mean": of_mean, "T-24: lies down": lying_down},
-    eye={"direction": Check(lambda score: direction(score, three, places, t), 1.0)},
-    units={
-        "alone": Check(lambda score: alone(score, schedule), 1.0),
-        "size": Check(lambda score: score(bimodal, column, levels).numel(), 64),
-    },
-)
-assert not any(exhibit.visible for exhibit in exhibits)
-
-# %% tags=["T-10", "T-24"]
-museum.show(
-    exhibits,
-    caption="Three ways to a score. Nobody sees the difference in their arrows.",
-    draw=lambda one, ax: plots.field(places, one.version(three, places, t), ax=ax),
-    alt="Three fields of arrows at k = 300, all alike, each pointing to the middle.",
-)
-
-# %% [markdown]
-# ## What we learned
+# 1. In one dimension $\log p(x) = -x^4 + c$, with $c$ unknown. What is the score at $x = 1$?
+#    <details><summary>Answer</summary>It is −4x³ = −4. The constant c is not needed.</details>
+# 2. In one dimension signal is 0.8 and noise 0.6. A point $x_0 = 1$ became $x_t = 2$. What was ε, and
+#    what is the score given $x_0$?
+#    <details><summary>Answer</summary>ε = (2 − 0.8) / 0.6 = 2. The score is −2 / 0.6 = −3.3.</details>
+# 3. At the same level the data are −1 or +1. Given $x_t = 0.5$, $x_0$ is +1 with probability 0.9. What is
+#    the best guess of $x_0$, and what is the score?
+#    <details><summary>Answer</summary>The best guess is 0.9 − 0.1 = 0.8. The score is
+#    (0.8 · 0.8 − 0.5) / 0.36 = 0.39.</details>
+# 4. A network has loss 0.23, and the floor is 0.21. What do you know, and what not?
+#    <details><summary>Answer</summary>The mean squared difference from ε* is 0.02, on average over levels. At
+#    which levels, you do not know.</details>
+# 5. A training set is a single picture. What does its best denoiser answer, and what does DDIM draw with it?
+#    <details><summary>Answer</summary>Its only weight is 1, so it always answers with this picture, and DDIM
+#    draws it from any noise.</details>
 #
-# - The score is the slope of the log-density; it needs no normalisation.
-# - Given $x_0$ it is −ε / noise; without, the average of that over all origins.
-# - Least squares finds averages, so regression onto noise finds the score, down to a floor that no
-#   network can pass. Excess over the floor is distance from the truth.
-# - The weight of the levels is a choice. Only the *optimal* predictor equals the score.
-# - The exact score of a training set copies it. Not being exact is necessary for new images, not
-#   sufficient (exercise 5).
-#
-# ## References
-#
-# - Hyvärinen 2005, *Estimation of non-normalized statistical models by score matching*, section 2.
-# - Vincent 2011, *A connection between score matching and denoising autoencoders*, section 4 and appendix.
-# - Song & Ermon 2019, *Generative modeling by estimating gradients of the data distribution*, sections 2
-#   and 4.2, eq. 5 and 6 (their weight is noise², too).
-# - Ho, Jain & Abbeel 2020, *Denoising diffusion probabilistic models*, sections 3.2 and 3.4, eq. 12 and 14.
-# - Karras et al. 2022, *Elucidating the design space of diffusion-based generative models*, appendix B.3
-#   (the ideal denoiser of a data set).
-# - Kadkhodaie et al. 2024, *Generalization in diffusion models arises from geometry-adaptive harmonic
-#   representations*, section 2.
-#
-# **Where next.** Lesson 07 walks up, level by level: DDPM, DDIM and their faster relatives.
+# **Where next.** [Lesson 07](07_samplers.ipynb) walks along the score, from noise to data. Read also
+# [Song & Ermon 2019](https://arxiv.org/abs/1907.05600).

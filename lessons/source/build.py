@@ -3,6 +3,12 @@
     python -m lessons.source.build        every lesson: build, run, store; one a core at a time
     python -m lessons.source.build 07 11  these two
 
+A lesson that is split has a second source, deeper/NN_slug.py, with what its main path leaves out:
+derivations, checks, slips, the bug museum. Both are built in the same way.
+
+The tags of a cell say which rows of the index it pays and what kind it is; `draw` folds its code,
+and `slide`, `subslide`, `fragment`, `skip`, `notes` say what it is in a lecture.
+
 It stands beside the sources and is no part of the library:
 whoever installs didiff needs none of it.
 
@@ -14,6 +20,7 @@ depend on the cells' content alone, and nothing of the machine, the time or a li
 import asyncio
 import hashlib
 import os
+import re
 import sys
 import time
 import tomllib
@@ -36,6 +43,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+FOLDED = "draw"  # tag of a code cell that only draws: what one sees is the algorithm
+SLIDES = {"slide", "subslide", "fragment", "skip", "notes"}  # tags: what a cell is in a lecture
 LIVE_WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 300  # seconds for one cell
 
@@ -46,7 +55,7 @@ from glob import glob
 
 # where the course is missing, it is installed: from a wheel here or in a mounted drive
 WHEEL, ADDRESS = "$wheel", "$address"
-PLACES = "", *("/content/drive/MyDrive/" + "*/" * deep for deep in range(4))
+PLACES = $above"", *("/content/drive/MyDrive/" + "*/" * deep for deep in range(4))
 
 
 def missing():  # a mere folder of that name is found too, but has no origin
@@ -69,18 +78,28 @@ if missing():
 
 
 def sources(*numbers: str) -> list[Path]:
-    """The lessons' sources in order, or those with these numbers ("07", "7" or "07_samplers")."""
-    found = {path.stem: path for path in sorted(SOURCES.glob("[0-9][0-9]_*.py"))}
+    """The sources, lessons first, or those of these numbers or names ("07", "7", "07_samplers")."""
+    paths = [*SOURCES.glob("[0-9][0-9]_*.py"), *SOURCES.glob("deeper/[0-9][0-9]_*.py")]
+    found = {name(path): path for path in sorted(paths, key=lambda path: (is_deeper(path), path))}
     wanted = [number.zfill(2) for number in numbers]
     for number in wanted:
-        if not any(stem == number or stem[:2] == number for stem in found):
+        if number not in found and not any(path.stem[:2] == number for path in paths):
             raise ValueError(f"no lesson {number!r} in {SOURCES}: there are {', '.join(found)}")
-    return [p for stem, p in found.items() if not wanted or stem in wanted or stem[:2] in wanted]
+    return [p for n, p in found.items() if not wanted or n in wanted or p.stem[:2] in wanted]
+
+
+def name(source: Path) -> str:
+    """07_samplers, or deeper/07_samplers."""
+    return source.relative_to(SOURCES).with_suffix("").as_posix()
+
+
+def is_deeper(source: Path) -> bool:
+    return source.parent.name == "deeper"
 
 
 def notebook_of(source: Path) -> Path:
     """Where the notebook of a source is stored."""
-    return LESSONS / f"{source.stem}.ipynb"
+    return LESSONS / f"{name(source)}.ipynb"
 
 
 def read(source: Path) -> NotebookNode:
@@ -90,9 +109,19 @@ def read(source: Path) -> NotebookNode:
         warnings.simplefilter("ignore", DuplicateCellId)
         notebook = jupytext.read(source, fmt="py:percent")
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = NotebookNode({"tags": tags} if tags else {})
+        cell.metadata = metadata(cell.metadata.get("tags", []))
     return notebook
+
+
+def metadata(tags: list[str]) -> NotebookNode:
+    """What the tags of a source say: those for the index, folding, and the place in a lecture."""
+    kept = [tag for tag in tags if tag != FOLDED and tag not in SLIDES]
+    found: dict[str, object] = {"tags": kept} if kept else {}
+    if FOLDED in tags:
+        found["jupyter"] = {"source_hidden": True}
+    for tag in SLIDES.intersection(tags):
+        found["slideshow"] = {"slide_type": tag}
+    return nbformat.from_dict(found)
 
 
 def build(source: Path) -> NotebookNode:
@@ -100,24 +129,47 @@ def build(source: Path) -> NotebookNode:
     notebook = read(source)
     notebook.metadata = nbformat.from_dict(METADATA)
     first = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    notebook.cells.insert(first, install_cell())
+    notebook.cells.insert(first, install_cell(notebook.cells[first], is_deeper(source)))
     name_cells(notebook.cells)
     nbformat.validate(notebook)
     return notebook
 
 
-def install_cell() -> NotebookNode:
-    """The first code cell: brings the course where it is missing, or says what to do."""
+def sections(source: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The code of a lesson: of its setup, and of each section, {heading: cells}.
+
+    What stands before the first heading and is no setup is a section too, of the heading "".
+    """
+    setup, found, heading = list[str](), dict[str, list[str]](), ""
+    for cell in read(source).cells:
+        if cell.cell_type == "markdown":
+            heading = [heading, *re.findall(r"^## (.+)$", cell.source, re.MULTILINE)][-1]
+        elif "setup" in cell.metadata.get("tags", []):
+            setup.append(cell.source)
+        else:
+            found.setdefault(heading, []).append(cell.source)
+    return setup, found
+
+
+def install_cell(before: NotebookNode | None = None, deeper: bool = False) -> NotebookNode:
+    """The first code cell: brings the course where it is missing, or says what to do.
+
+    before: the cell that follows; in a lecture both are left out, or shown, together.
+    deeper: in the folder below the lessons, so a wheel may lie above it.
+    """
     settings = tomllib.loads((LESSONS.parent / "pyproject.toml").read_text())
     project, address = settings["project"], settings["tool"]["didiff"]["repository"]
     oldest = project["requires-python"].removeprefix(">=")
     text = INSTALL.substitute(
         wheel=f"{project['name']}-{project['version']}-py3-none-any.whl",
+        above='"../", ' if deeper else "",
         address=address and f"git+{address}",
         python=f"({oldest.replace('.', ', ')})",
         oldest=oldest,
     )
-    folded = {"tags": ["setup"], "jupyter": {"source_hidden": True}}
+    folded: dict[str, object] = {"tags": ["setup"], "jupyter": {"source_hidden": True}}
+    if before and "slideshow" in before.metadata:
+        folded["slideshow"] = dict(before.metadata.slideshow)
     return nbformat.v4.new_code_cell(text.rstrip(), metadata=folded)
 
 
@@ -167,6 +219,7 @@ def strip(notebook: NotebookNode) -> NotebookNode:
 
 def store(notebook: NotebookNode, path: Path) -> None:
     """Written beside and renamed, so that a broken run leaves the old notebook whole."""
+    path.parent.mkdir(exist_ok=True)
     beside = path.with_suffix(".ipynb.new")
     nbformat.write(notebook, beside)
     beside.replace(path)
@@ -193,7 +246,7 @@ def main(numbers: list[str]) -> None:
     built = [build(source) for source in chosen]
     for source, (notebook, seconds) in zip(chosen, run_all(built), strict=True):
         store(strip(notebook), notebook_of(source))
-        print(f"{source.stem:32} {seconds:5.1f} s", flush=True)
+        print(f"{name(source):36} {seconds:5.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lessons.source import build
 
 SLIDER = "still_over="  # what a cell that shows an explorer says, and no other
+OPENING = "the beginning"  # of a lesson, before its first section
+DEEPER = "deeper: derivations and checks"
 PAGE = build.LESSONS / "README.md"
 COURSE = tomllib.loads((build.SOURCES / "course.toml").read_text())
 LESSONS: dict[str, dict[str, Any]] = {
@@ -38,7 +40,7 @@ cell of words. In JupyterLab a link opens the notebook at the first cell it spea
 class Place(NamedTuple):
     """A cell. number: of a code cell in the order of running, 0 for words."""
 
-    lesson: str
+    lesson: str  # or deeper/lesson
     section: str
     cell: str
     number: int
@@ -82,9 +84,8 @@ def _places(source: Path) -> Iterator[tuple[str | None, Place]]:
         if cell.cell_type == "markdown":
             section = [section, *re.findall(r"^## (.+)$", cell.source, re.MULTILINE)][-1]
         is_code = cell.cell_type == "code"
-        here = Place(
-            source.stem, section, cell.id, number * is_code, is_code and SLIDER in cell.source
-        )
+        slider = is_code and SLIDER in cell.source
+        here = Place(build.name(source), section, cell.id, number * is_code, slider)
         yield None, here
         yield from ((tag, here) for tag in cell.metadata.get("tags", []) if ID.fullmatch(tag))
 
@@ -97,7 +98,7 @@ class Index:
         self.cells: dict[str, list[Place]] = {}
         for source in build.sources():
             found = list(places(source))
-            self.cells[source.stem] = [place for tag, place in found if tag is None]
+            self.cells[build.name(source)] = [place for tag, place in found if tag is None]
             for tag, place in found:
                 if tag is not None:
                     self.tagged[tag].append(place)
@@ -107,14 +108,19 @@ class Index:
         name = f"{lesson[:2]} {LESSONS[lesson]['title']}"
         return f"[{name}]({lesson}.ipynb)" if lesson in self.cells else f"*{name}*"
 
+    def deeper(self, lesson: str) -> str:
+        """A link to what the lesson leaves out, or nothing where it is not split."""
+        return f"<br>[{DEEPER}](deeper/{lesson}.ipynb)" if f"deeper/{lesson}" in self.cells else ""
+
     def sliders(self, lesson: str) -> str:
         """Links to the sliders of a lesson, named by their sections."""
-        shown = [place for place in self.cells.get(lesson, ()) if place.slider]
+        cells = chain(self.cells.get(lesson, ()), self.cells.get(f"deeper/{lesson}", ()))
         lines = []
-        for section, group in groupby(shown, lambda place: place.section):
-            first, *others = (f"{lesson}.ipynb#cell-id={place.cell}" for place in group)
+        for section, group in groupby(filter(is_slider, cells), lambda place: place.section):
+            first, *others = (f"{place.lesson}.ipynb#cell-id={place.cell}" for place in group)
             again = (f" · [{k}]({cell})" for k, cell in enumerate(others, start=2))
-            lines.append(f"[{section.partition('. ')[2]}]({first}){''.join(again)}")
+            name = section.partition(". ")[2] or OPENING.capitalize()
+            lines.append(f"[{name}]({first}){''.join(again)}")
         return "<br>".join(lines)
 
     def section(self, lesson: str, number: str) -> str:
@@ -137,7 +143,8 @@ class Index:
 
     def where(self, tag: str, lesson: str) -> str:
         """Where an id is met, section by section: first in the lesson that owes it."""
-        met = sorted(self.tagged[tag], key=lambda place: place.lesson != lesson)
+        homes = [lesson, f"deeper/{lesson}"]
+        met = sorted(self.tagged[tag], key=lambda place: place.lesson not in homes)
         sections = [list(group) for _, group in groupby(met, lambda place: place[:2])]
         lines = [f"{link(group)} {numbers(group)}" for group in sections]
         if lesson not in self.cells:
@@ -145,10 +152,20 @@ class Index:
         return "<br>".join(lines)
 
 
+def is_slider(place: Place) -> bool:
+    return place.slider
+
+
+def called(lesson: str) -> str:
+    """06, or 06 deeper."""
+    folder, _, name = lesson.rpartition("/")
+    return f"{name[:2]} {folder}".strip()
+
+
 def link(group: list[Place]) -> str:
     """A link to the first of some places in one section, named by lesson and heading."""
     first = group[0]
-    name = f"{first.lesson[:2]} · {first.section or 'the beginning'}"
+    name = f"{called(first.lesson)} · {first.section or OPENING}"
     return f"[{escaped(name)}]({first.lesson}.ipynb#cell-id={first.cell})"
 
 
@@ -204,10 +221,10 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def overview(index: Index) -> list[str]:
     """The lessons that are written, with their questions, sliders and times."""
-    written = {lesson: LESSONS[lesson] for lesson in index.cells}
+    written = {lesson: entry for lesson, entry in LESSONS.items() if lesson in index.cells}
     rows = [
         (
-            f"{index.lesson(lesson)}<br>{entry['question']}",
+            f"{index.lesson(lesson)}<br>{entry['question']}{index.deeper(lesson)}",
             index.sliders(lesson),
             f"{entry['seconds']} s",
         )

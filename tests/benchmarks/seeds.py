@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from didiff.notebook import plots, widgets
-from lessons.source import build
+from lessons.source import build, index
 from tests.benchmarks import Row, at_most, benchmark
 
 SEEDS = range(1, 21)
@@ -45,15 +45,15 @@ def seeds() -> Iterator[Row]:
     # a process is renewed after a few runs: what lessons leave behind would fill the memory
     # (the executor of concurrent.futures can do so too, but halts there: CPython's issue 115634)
     with get_context("spawn").Pool(os.cpu_count(), quiet, maxtasksperchild=RUNS) as pool:
-        for lesson in [source.stem for source in build.sources()]:
+        for lesson in map(build.name, build.sources()):
             runs = pool.starmap(failures_of, product([lesson], SEEDS), chunksize=1)
             found = list(chain(*runs))
             for failure in found:
                 print(failure, file=sys.stderr, flush=True)
-            yield at_most(f"seeds_{lesson[:2]}", len(found), 0, "failures")
+            yield at_most(f"seeds_{index.called(lesson)}", len(found), 0, "failures")
             failing = {(failure.cell, failure.seed) for failure in found}
             for cell, count in sorted(Counter(cell for cell, _ in failing).items()):
-                yield Row(f"seeds_{lesson[:2]}.cell_{cell}", count, f"of {len(SEEDS)}")
+                yield Row(f"seeds_{index.called(lesson)}.cell_{cell}", count, f"of {len(SEEDS)}")
 
 
 def quiet() -> None:
