@@ -132,6 +132,14 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+def test_a_disk_that_refuses_is_told_and_not_taken_for_a_missing_network(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DIDIFF_DATA", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"\.gz\.part cannot be written .*make room") as caught:
+        data.mnist("train")
+    assert not isinstance(caught.value, FileNotFoundError)
+
+
 def test_without_a_network_one_is_told_which_files_to_put_where(folder):
     with pytest.raises(FileNotFoundError) as caught:
         data.mnist("train")

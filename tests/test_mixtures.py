@@ -403,7 +403,12 @@ def test_bad_mixtures_are_errors_that_name_the_value():
 def test_bad_questions_are_errors_that_name_the_value():
     mixture, t = MIXTURES["ring"], SCHEDULES["linear"].at(500)
     x = points(mixture, 3)
-    for bad, message in [(2, "label 2.*labels \\[0, 1\\]"), (torch.tensor([0, 1]), "batch of 3")]:
+    for bad, message in [
+        (2, "label 2.*labels \\[0, 1\\]"),
+        (-2, "label -2.*labels \\[0, 1\\]"),
+        (torch.tensor([0, -2, -1]), "label -2"),
+        (torch.tensor([0, 1]), "batch of 3"),
+    ]:
         with pytest.raises(ValueError, match=message):
             mixture(x, t, bad)
     with pytest.raises(ValueError, match="label 5"):

@@ -285,6 +285,15 @@ def test_a_classifier_refuses_sides_that_vanish_on_the_way():
     )
 
 
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_a_classifier_sees_squares_of_as_many_pixels_as_it_is_told(patch):
+    net = ConvNet((3, 8, 16), (16, 32), patch=patch)
+    assert net.encoder.first[1].weight.shape[1] == 3 * patch**2
+    fine, coarse = net.encoder(torch.randn(2, 3, 8, 16), net.embedding(torch.rand(2)))
+    assert fine.shape == (2, 16, 8 // patch, 16 // patch)
+    assert coarse.shape == (2, 32, 4 // patch, 8 // patch)
+
+
 def test_a_judge_remembers_a_gaussian_and_a_spread_with_its_weights():
     judge = Judge((1, 8, 8), (16, 32), classes=7, patch=1)
     held = judge.state_dict()

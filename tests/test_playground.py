@@ -78,6 +78,14 @@ def grey(picture: bytes) -> np.ndarray:
 # -- the samples ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("side", "scale"), [(8, 9), (28, 3), (32, 2), (64, 1)])
+def test_a_picture_is_as_near_to_640_pixels_wide_as_whole_pixels_allow(side, scale):
+    images = Playground({"alone": None}, {}, levels, shape=(1, side, side))
+    row = 8 * (side + 1)  # eight images and the grey lines between them
+    assert min(range(1, 20), key=lambda k: abs(k * row - 640)) == scale
+    assert images.explorer()._picture.width == str(scale * (row - 1))
+
+
 @pytest.mark.parametrize("view", ["explorer", "trajectory"])
 def test_every_view_draws_wherever_its_controls_can_stand(play, view):
     explorer = getattr(play, view)()
