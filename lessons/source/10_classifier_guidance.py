@@ -1,7 +1,7 @@
 # %% [markdown] tags=["slide"]
 # # 10 · Classifier guidance
 #
-# **Can a classifier steer a model that never saw a label?**
+# **Can a classifier steer a model that is told no label?**
 #
 # Run the next cells, then move ω. The model draws sixteen digits and is told no label. A *classifier*
 # reads the noisy pictures at every step. Its gradient pushes the first picture towards a 0, the second
@@ -80,7 +80,7 @@ explorer.show(
 
 # %% [markdown] tags=["notes"]
 # **5 min.** *Ask before you move it:* the model is told no label. How many of the sixteen digits are right
-# at ω = 0? *Expect:* "none". *In fact* about one in ten, by chance. Then go to 1, 2 and 4.
+# at ω = 0? *Expect:* "none". *In fact* one or two are expected, by chance. Then go to 1, 2 and 4.
 
 # %% [markdown] tags=["slide"]
 # **The answer in five lines**
@@ -88,7 +88,7 @@ explorer.show(
 # 1. Yes. By Bayes' rule the score of class $y$ is the score of the model plus the gradient of a classifier.
 # 2. In terms of noise: $\tilde\epsilon = \epsilon - \omega\,\text{noise}\,\nabla\log p(y \mid x_t)$. The model
 #    is not retrained.
-# 3. Bayes' rule says ω = 1. A larger ω makes samples more certain and less diverse, but not more typical.
+# 3. Bayes' rule says ω = 1. A large ω makes samples less diverse, and in the end less typical.
 # 4. The classifier must have been trained on noisy pictures.
 # 5. A classifier is easy to fool. So somebody else must judge the result.
 
@@ -98,7 +98,7 @@ explorer.show(
 #
 # **You will be able to** derive classifier guidance, write it in ten lines, and say what ω does.
 #
-# **Time:** 45 minutes. Each section runs on its own after the two setup cells. Proofs, more checks, other
+# **Time:** an hour. Each section runs on its own after the setup cells. Proofs, more checks, other
 # recipes and famous bugs are in [deeper/10](deeper/10_classifier_guidance.ipynb). Cells that begin with
 # minutes are notes for a lecture.
 #
@@ -150,9 +150,9 @@ plots.show(
 )
 
 # %% [markdown] tags=["formula", "subslide", "L6-33", "L6-34", "DS-62"]
-# The classifier is another function at each level. Given $x_0$, the label $y$ and the noisy $x_t$ are
+# The classifier is a different function at each level. Given $x_0$, the label $y$ and the noisy $x_t$ are
 # [independent](https://en.wikipedia.org/wiki/Conditional_independence). So $p(y \mid x_t)$ is the average of
-# $p(y \mid x_0)$ over all $x_0$ that may lie under $x_t$.
+# $p(y \mid x_0)$ over all $x_0$, weighted by $p(x_0 \mid x_t)$.
 #
 # **From densities to gradients.** Take the logarithm of Bayes' rule, then the gradient with respect to $x_t$.
 # The term $-\log p(y)$ is constant, so it drops out:
@@ -178,8 +178,8 @@ assert (total - (t.signal - x)).abs() < 1e-10
 # How many samples are cats? In pure noise it says 1/1000 of every picture. How long is its gradient?
 #
 # <details><summary>Answer</summary>
-# All are cats: p(y) has dropped out of the sum. In pure noise the classifier is constant, so its gradient is
-# zero.
+# All, if both are exact: p(y) has dropped out of the sum. In pure noise the classifier is constant, so its
+# gradient is zero.
 # </details>
 
 # %% [markdown] tags=["notes"]
@@ -190,9 +190,9 @@ assert (total - (t.signal - x)).abs() < 1e-10
 # %% [markdown] tags=["formula", "slide", "L6-53", "L6-54", "L6-55", "E-13"]
 # ## 2. Guided noise
 #
-# **Samplers ask for noise, not for scores. Where does the classifier enter?**
+# **A sampler needs ε, not the score. Where does the classifier enter?**
 #
-# The noise is the score times −noise (lesson 06). We multiply the sum by −noise and put a *guidance scale*
+# ε is minus `noise` times the score (lesson 06). We multiply the sum by −`noise` and put a *guidance scale*
 # ω in front of the classifier:
 #
 # $$\tilde\epsilon = \epsilon(x_t) - \omega\;\text{noise}\;\nabla\log p(y \mid x_t)$$
@@ -202,7 +202,7 @@ assert (total - (t.signal - x)).abs() < 1e-10
 # $\tilde x_0 - x_0 = \omega\,\frac{\text{noise}^2}{\text{signal}}\,\nabla\log p(y \mid x_t)$.
 #
 # *Which ω?* Bayes' rule says 1, for an exact model and an exact classifier. Any other ω is put in by hand. At
-# ω = 4 the gradient counts four times, as if four independent classifiers agreed.
+# ω = 4 the gradient counts four times, at every level (see lesson 11).
 #
 # Only the classifier is differentiated. The result is a denoiser again, so every sampler can use it.
 # **Check:** on a ring of eight bumps, labelled 0 and 1 in turn, all is known exactly. At ω = 1 guidance must
@@ -303,9 +303,9 @@ field.show(
 )
 
 # %% [markdown]
-# At ω = 1, and there exactly. The classifier pushes hardest from the wrong bumps and from far outside. At
+# At ω = 1. The classifier pushes hardest in the wrong sectors, beside the bumps. At
 # $k = 900$ its arrows are gone: a classifier that gives every point the same probabilities has gradient zero.
-# It cannot guide.
+# There it cannot guide.
 #
 # **Remember:** subtract ω · noise · ∇ log p(y | xt) from the noise. ω = 1 is Bayes' rule.
 
@@ -323,7 +323,7 @@ field.show(
 # $$x_s = \text{signal}_s\,\tilde x_0 + \text{noise}_s\,\tilde\epsilon, \qquad
 # \tilde x_0 = \frac{x_t - \text{noise}_t\,\tilde\epsilon}{\text{signal}_t}$$
 #
-# On the line all words are numbers. *Diverse:* the standard deviation of the samples. *Typical:* the mean of
+# On the line we can measure both. *Diverse:* the standard deviation of the samples. *Typical:* the mean of
 # $\log p(x_0 \mid y{=}1)$. For samples of class 1 itself, $N(1, 1)$, it is −1.42.
 #
 # *Predict* for ω = 8: is the mean of the samples at 1, below it, or above?
@@ -380,8 +380,8 @@ plots.show(
 
 # %% [markdown] tags=["L6-59", "L6-60", "L19-11", "E-13"]
 # At ω = 1 the samples have the law of class 1, although the model never saw a label. With growing ω they
-# become less diverse, but not more typical. At ω = 8 they crowd near 3, where the classifier is certain and
-# class 1 has hardly any data.
+# become less diverse. Up to 2 they are about as typical, at 4 and 8 far less: they crowd near 3, where class 1
+# has hardly any data.
 #
 # **Remember:** a large ω gives samples that certainly belong to the class. They are not typical of it.
 
@@ -483,8 +483,8 @@ plots.show(
 )
 
 # %% [markdown] tags=["L6-57", "L6-58", "L19-07", "E-14"]
-# Trained on clean pictures only, a classifier is right less often. Worse, it is *certain* of what it reads in
-# noise. Certain and wrong means a long gradient in a wrong direction.
+# Trained on clean pictures only, a classifier is right less often at middle levels. Worse, it is *certain*:
+# more than 2.30 nats are worse than no opinion.
 #
 # **Remember:** train the guide on noisy pictures. Test how certain it is, not only how often it is right.
 
@@ -544,7 +544,8 @@ path.show(
 )
 
 # %% [markdown] tags=["exercise", "L6-55"]
-# At once, in pure noise. There the factor $\omega\,\text{noise}^2/\text{signal}$ of section 2 is large.
+# Almost at once. Just below pure noise the gradient is small, but the factor
+# $\omega\,\text{noise}^2/\text{signal}$ of section 2 is larger still.
 #
 # **Remember:** a classifier that does not know noise ruins the pictures. The class is decided early.
 #
@@ -552,8 +553,8 @@ path.show(
 # between `low` and `high`. Guide on [0.5, 1] only, then on [0, 0.5] only. Which one works?
 #
 # <details><summary>Answer</summary>
-# The noisy half, [0.5, 1]: the digit is still open and the factor is large. Later the model has begun another
-# digit. The gradient is long, but the factor is small.
+# The noisy half, [0.5, 1]: the digit is still open and the factor is large. Later the model has drawn another
+# digit, and the factor is small.
 # </details>
 
 # %% [markdown] tags=["notes"]
@@ -605,11 +606,11 @@ plots.show(
 )
 
 # %% [markdown] tags=["L6-60", "L6-61"]
-# A classifier can tell a seven from a one. It cannot tell a seven from noise. Only the model knows what
-# pictures look like.
+# Told that the noise is a clean picture, the classifier is driven to 98 %. It can tell a seven from a one.
+# Only the model knows what pictures look like.
 #
 # Guided pictures flatter their guide too. Those that the aware classifier guided at ω = 2 cost it fewer nats
-# than the judge, in every run that we made (deeper/10). So ask a judge that has guided nobody.
+# than the judge, in all four runs of deeper/10. So ask a judge that has guided nobody.
 #
 # *Why does practice use ω from 2 to 10?* A hypothesis: trained classifiers push too little in the direction in
 # which the model itself would go. A larger ω makes up for it. Our evidence is forty pictures.
@@ -620,14 +621,14 @@ plots.show(
 
 # %% [markdown] tags=["notes"]
 # **5 min,** with the summary. *Ask before the picture:* a classifier is 98 % sure of "0 to 9". What do the
-# pictures show? *Expect:* "ugly digits". *In fact* noise that looks like any other noise.
+# pictures show? *Expect:* "ugly digits". *In fact* just noise.
 
 # %% [markdown] tags=["slide"]
 # ## Summary
 #
 # - Bayes' rule in scores is a sum: model plus gradient of the classifier.
 # - $\tilde\epsilon = \epsilon - \omega\,\text{noise}\,\nabla\log p(y \mid x_t)$. ω = 1 is Bayes' rule.
-# - A larger ω makes samples more certain and less diverse, not more typical.
+# - A large ω makes samples less diverse, and in the end less typical.
 # - A classifier may guide if it was trained on noisy pictures. It must not judge.
 #
 # ## Five questions
@@ -642,8 +643,8 @@ plots.show(
 #    <details><summary>Answer</summary>No. They crowd where the classifier is sure, even if the class has few
 #    data there.</details>
 # 4. Why does a classifier of clean pictures guide badly?
-#    <details><summary>Answer</summary>It never learnt to read noise. There it is certain and wrong, so its
-#    gradient has a wrong length and direction.</details>
+#    <details><summary>Answer</summary>It never learnt to read noise. There it is certain and wrong, and its
+#    gradient misleads (deeper/10 measures it).</details>
 # 5. The guide is 99 % sure of all samples. What do you know?
 #    <details><summary>Answer</summary>Only that it is convinced. Noise can do that.</details>
 #
