@@ -5,9 +5,11 @@ Each runs once, in a fresh kernel as a reader's does; `tests.sweep` moves the sl
 
 import os
 
+import matplotlib
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbclient.exceptions import CellExecutionError
 
 from didiff.notebook.pictures import png
@@ -43,6 +45,16 @@ def test_a_lesson_runs_and_its_sliders_draw_over_their_whole_grid(lesson, monkey
     ran(build.build(source), monkeypatch, least=0 if build.is_deeper(source) else 1)
 
 
+@pytest.fixture
+def own_style():
+    """What a lesson sets for the whole process, put back for the tests that follow."""
+    threads = torch.get_num_threads()
+    with matplotlib.rc_context():
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("own_style")
 @pytest.mark.parametrize("source", SPLIT, ids=build.name)
 def test_each_section_of_a_split_lesson_runs_after_the_setup_alone(source):
     setup, sections = build.sections(source)
