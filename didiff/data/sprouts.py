@@ -3,7 +3,7 @@
     pip install "didiff[garden]"
     python -m didiff.data.sprouts
 
-It writes garden.xz and its card garden.json, where `data.garden` looks. A minute on one core.
+It writes garden.xz and its card garden.json, where `data.garden` looks. Some minutes on one core.
 """
 
 import functools

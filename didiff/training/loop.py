@@ -37,12 +37,11 @@ def random_steps(schedule: DDPMSchedule, n: int, generator=None) -> NoiseLevel:
 def drop_labels(y: Tensor, p: float, generator=None) -> Tensor:
     """Labels y (B,), each replaced by "no label", -1, with probability p: one coin per sample.
 
-    Samples of several parts, y (B, P), have a coin for each part.
-
     So a single network learns the conditional and the unconditional model. One coin per batch
     would have the two take turns, and the loss tremble (T-17).
 
-    y: whole numbers of any type; what comes back is int64, which holds -1.
+    y: whole numbers of any type; what comes back is int64, which holds -1. Of samples
+    of several parts, y (B, P), each part has a coin of its own.
     Raises ValueError for p outside [0, 1], or labels that are no whole numbers.
     Source: Ho & Salimans 2022, alg. 1; L6-63. Lesson: 11_classifier_free_guidance.
     """
